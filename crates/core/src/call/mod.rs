@@ -1,0 +1,171 @@
+//! The scope of a call: what its layers share, carried by the task.
+
+mod overrides;
+mod scope;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use self::{
+    overrides::{Overrides, With, with},
+    scope::Scoped,
+};
+use crate::{Observer, clock};
+
+/// What the layers a call passes through share: its deadline, the number of its attempt, the
+/// caller's overrides, and who listens.
+///
+/// A `Call` is an immutable value. A layer that changes something derives a child and makes it
+/// current around the inner service's `call`, around every poll of its future and around that
+/// future's drop. Calls that are joined in one task therefore share nothing but their parent, and a
+/// server's handler hands its scope on to the client calls it makes.
+///
+/// # Where it does not reach
+///
+/// A spawned task, and what lies below `tower::buffer`, starts with an empty `Call`. Carry it over
+/// with [`Call::in_scope`]:
+///
+/// ```
+/// # async fn answer() {}
+/// use portcullis_core::Call;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// tokio::spawn(Call::current().in_scope(answer())).await.unwrap();
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Call {
+    deadline: Option<Instant>,
+    attempt: u32,
+    overrides: Option<Arc<Overrides>>,
+    observer: Option<Arc<dyn Observer>>,
+    /// When the layer above read the clock, while still in its `call`.
+    read_at: Option<Instant>,
+}
+
+// ===== impl Call =====
+
+impl Call {
+    const EMPTY: Self = Self {
+        deadline: None,
+        attempt: 0,
+        overrides: None,
+        observer: None,
+        read_at: None,
+    };
+
+    /// An empty call: no deadline, no overrides, no listener.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::EMPTY
+    }
+
+    /// The call this task is in; an empty one outside of any.
+    #[must_use]
+    pub fn current() -> Self {
+        scope::current()
+    }
+
+    /// When the call must be over, the response's body included.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// How much time is left until the deadline; zero once it has passed.
+    #[must_use]
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// Whether the deadline has passed.
+    #[must_use]
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Which attempt this is, from 1; 0 where no layer retries.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// What the caller ordered for this call.
+    #[must_use]
+    pub fn overrides(&self) -> &Overrides {
+        self.overrides.as_deref().unwrap_or(&Overrides::NONE)
+    }
+
+    /// Who listens to this call, besides the layers' own observers.
+    #[must_use]
+    pub fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        self.observer.as_ref()
+    }
+
+    /// The time, as the layer above read it if it is still in its `call`, read from the clock
+    /// otherwise. So a stack reads the clock once on a call's way in.
+    #[must_use]
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.read_at.unwrap_or_else(clock::now)
+    }
+
+    /// A child that must be over by `deadline`. A child can only shorten its parent's deadline.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |ours| ours.min(deadline)));
+        self
+    }
+
+    /// A child that is attempt `number`, counted from 1.
+    #[must_use]
+    pub fn with_attempt(mut self, number: u32) -> Self {
+        self.attempt = number;
+        self
+    }
+
+    /// A child with the caller's overrides in place of its parent's.
+    #[must_use]
+    pub fn with_overrides(mut self, overrides: impl Into<Arc<Overrides>>) -> Self {
+        self.overrides = Some(overrides.into());
+        self
+    }
+
+    /// A child whose events are told to `observer`, in place of its parent's.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Runs a future with this call current: around every poll and around its drop.
+    pub fn in_scope<F>(self, future: F) -> Scoped<F> {
+        Scoped::new(self, future)
+    }
+
+    /// For layers: makes a future with this call current, and keeps it so for that future.
+    ///
+    /// `now` is the time at which the layer's own `call` was entered; the layers below take it from
+    /// [`Call::now`] while `make` runs.
+    pub fn enter<F>(mut self, now: Instant, make: impl FnOnce() -> F) -> Scoped<F> {
+        self.read_at = Some(now);
+        let future = scope::within(&mut self, make);
+        self.read_at = None;
+        Scoped::new(self, future)
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("deadline", &self.deadline)
+            .field("attempt", &self.attempt)
+            .field("overrides", &self.overrides)
+            .field("observed", &self.observer.is_some())
+            .finish()
+    }
+}

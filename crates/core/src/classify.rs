@@ -1,0 +1,136 @@
+//! Who judges a call, and when.
+
+use std::{fmt, sync::Arc};
+
+use crate::{Completion, Error, Outcome};
+
+/// Judges calls: at their head as far as it can be known, and at their true end.
+///
+/// One value serves a whole stack. It must be a pure function of the result: every layer that asks
+/// gets the same answer. Errors of the inner service reach it as [`Error`], so that it sees them
+/// the same way at every height of a stack; [`Error::find`] gives the concrete one.
+pub trait Classify<Res> {
+    /// The response as it is handed up: `Res` itself, or one whose body reports its end.
+    type Response;
+
+    /// What is known when the head, or an error, has arrived. Retry decides on this.
+    fn at_head(&self, result: Result<&Res, &Error>) -> Verdict;
+
+    /// Sees to it that `done` learns the verdict at the call's true end.
+    ///
+    /// # Errors
+    ///
+    /// Hands `result`'s error up.
+    fn classify(
+        &self,
+        result: Result<Res, Error>,
+        done: Completion,
+    ) -> Result<Self::Response, Error>;
+}
+
+/// What is known of a call's outcome when its head has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The call is over; this is its outcome.
+    Final(Outcome),
+    /// The outcome, should nothing go wrong until the end of the response's body.
+    SoFar(Outcome),
+}
+
+/// Judges by the result alone: `Ok` is a success; an error speaks through [`Error::outcome`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByResult;
+
+/// Judges by a closure over the head or the error: see [`classify_fn`].
+#[derive(Clone, Copy)]
+pub struct ClassifyFn<F> {
+    f: F,
+}
+
+/// A classifier from a closure. It judges at the head; the body is not watched.
+///
+/// ```
+/// use portcullis_core::{Error, FaultKind, Outcome, Replay, classify_fn};
+///
+/// let by_length = classify_fn(|result: Result<&String, &Error>| match result {
+///     Ok(text) if text.is_empty() => Outcome::failure(FaultKind::Other, Replay::Safe),
+///     Ok(_) => Outcome::Success,
+///     Err(error) => error.outcome(),
+/// });
+/// # let _ = by_length;
+/// ```
+pub const fn classify_fn<Res, F>(f: F) -> ClassifyFn<F>
+where
+    F: Fn(Result<&Res, &Error>) -> Outcome,
+{
+    ClassifyFn { f }
+}
+
+// ===== impl Verdict =====
+
+impl Verdict {
+    /// The outcome as far as it is known.
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Final(outcome) | Self::SoFar(outcome) => outcome,
+        }
+    }
+}
+
+// ===== impl ByResult =====
+
+impl<Res> Classify<Res> for ByResult {
+    type Response = Res;
+
+    fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
+        Verdict::Final(result.map_or_else(Error::outcome, |_| Outcome::Success))
+    }
+
+    fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
+        done.settle(self.at_head(result.as_ref()).outcome());
+        result
+    }
+}
+
+// ===== impl ClassifyFn =====
+
+impl<Res, F> Classify<Res> for ClassifyFn<F>
+where
+    F: Fn(Result<&Res, &Error>) -> Outcome,
+{
+    type Response = Res;
+
+    fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
+        Verdict::Final((self.f)(result))
+    }
+
+    fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
+        done.settle((self.f)(result.as_ref()));
+        result
+    }
+}
+
+impl<F> fmt::Debug for ClassifyFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClassifyFn").finish_non_exhaustive()
+    }
+}
+
+// ===== impl Arc =====
+
+impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
+    type Response = C::Response;
+
+    fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
+        (**self).at_head(result)
+    }
+
+    fn classify(
+        &self,
+        result: Result<Res, Error>,
+        done: Completion,
+    ) -> Result<Self::Response, Error> {
+        (**self).classify(result, done)
+    }
+}

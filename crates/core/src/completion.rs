@@ -1,0 +1,345 @@
+//! The end of a call, reported once.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{Call, Elapsed, Error, Outcome, Phase, clock};
+
+/// What a layer learns of a call's end.
+pub trait Settle: Send + Sync + 'static {
+    /// The layer's name, as an [`Elapsed`] carries it.
+    fn name(&self) -> &Arc<str>;
+
+    /// A call came to its end. Called exactly once for each [`Completion`].
+    ///
+    /// `ticket` is what the layer gave the completion.
+    fn settle(&self, ticket: Ticket, end: &End<'_>);
+}
+
+/// What a layer wants back with a completion: two words that mean something to it alone, such as a
+/// packed permit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub u64, pub u64);
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The verdict.
+    pub outcome: Outcome,
+    /// How the end was reached.
+    pub how: How,
+    /// When the layer was called.
+    pub started: Instant,
+    /// When the response's head was there, if it ever was.
+    pub head: Option<Instant>,
+    /// When the end was reached.
+    pub ended: Instant,
+    /// The scope that the call was made in.
+    pub call: &'a Call,
+}
+
+/// How a call's end was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The response or its error was seen to the end.
+    Reported,
+    /// The future or the body was dropped before its end.
+    Dropped,
+    /// A limit on the response's body ran out.
+    Elapsed {
+        /// Which part of the call the limit covered.
+        phase: Phase,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+/// The limits under which whoever watches a response's body must end it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watch {
+    /// When the body must have ended.
+    pub until: Option<Until>,
+    /// How long the body may go without a frame while somebody waits for one.
+    pub idle: Option<Duration>,
+}
+
+/// A point in time by which something must be over, and the limit it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// The point in time.
+    pub at: Instant,
+    /// Which part of the call the limit covers.
+    pub phase: Phase,
+    /// The limit.
+    pub limit: Duration,
+}
+
+/// The duty to report a call's end, exactly once.
+///
+/// A layer makes one when a call starts, and a [classifier](crate::Classify) consumes it: at once
+/// where the result says it all, or at the end of the response's body, which carries it until then.
+/// Dropped without a report, it reports [`Outcome::Cancelled`], or a timeout when the call's
+/// deadline had passed: a caller who gives up is not the peer's failure, a deadline that ran out is.
+#[must_use = "a completion that is dropped reports the call as cancelled"]
+pub struct Completion(Option<Open>);
+
+struct Open {
+    sink: Arc<dyn Settle>,
+    ticket: Ticket,
+    call: Call,
+    started: Instant,
+    head: Option<Instant>,
+    watch: Watch,
+}
+
+// ===== impl Completion =====
+
+impl Completion {
+    /// The duty to tell `sink` the end of a call that `started` in the scope of `call`.
+    pub fn new(sink: Arc<dyn Settle>, ticket: Ticket, call: Call, started: Instant) -> Self {
+        Self(Some(Open {
+            sink,
+            ticket,
+            call,
+            started,
+            head: None,
+            watch: Watch::default(),
+        }))
+    }
+
+    /// Notes that the response's head was there at `at`.
+    pub fn with_head(mut self, at: Instant) -> Self {
+        if let Some(open) = &mut self.0 {
+            open.head = Some(at);
+        }
+        self
+    }
+
+    /// Sets the limits under which the body is watched.
+    pub fn with_watch(mut self, watch: Watch) -> Self {
+        if let Some(open) = &mut self.0 {
+            open.watch = watch;
+        }
+        self
+    }
+
+    /// The limits under which whoever holds this must end the response's body.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.0.as_ref().map(|open| open.watch).unwrap_or_default()
+    }
+
+    /// What the layer gave along.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.0.as_ref().map(|open| open.ticket).unwrap_or_default()
+    }
+
+    /// When the layer was called.
+    #[must_use]
+    pub fn started(&self) -> Option<Instant> {
+        self.0.as_ref().map(|open| open.started)
+    }
+
+    /// The scope that the call was made in.
+    #[must_use]
+    pub fn call(&self) -> Option<&Call> {
+        self.0.as_ref().map(|open| &open.call)
+    }
+
+    /// Reports the verdict: the call was seen to its end.
+    pub fn settle(mut self, outcome: Outcome) {
+        self.report(outcome, How::Reported, clock::now());
+    }
+
+    /// Reports that the response was dropped before its end by somebody who had seen its head.
+    ///
+    /// The head's verdict stands, unless the call's deadline passed while somebody was `waiting` for
+    /// the rest: then it is a timeout.
+    pub fn dropped(mut self, head: Outcome, waiting: bool) {
+        let now = clock::now();
+        let outcome = if waiting && self.is_overdue(now) {
+            Outcome::timeout()
+        } else {
+            head
+        };
+        self.report(outcome, How::Dropped, now);
+    }
+
+    /// Reports that a limit ran out, and makes the error that says so.
+    #[must_use]
+    pub fn elapsed(mut self, phase: Phase, limit: Duration) -> Error {
+        let name = self
+            .0
+            .as_ref()
+            .map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
+        self.report(
+            Outcome::timeout(),
+            How::Elapsed { phase, limit },
+            clock::now(),
+        );
+        Error::rejected(Elapsed::new(name, phase, limit))
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|open| open.call.is_overdue(now))
+    }
+
+    fn report(&mut self, outcome: Outcome, how: How, ended: Instant) {
+        if let Some(Open {
+            sink,
+            ticket,
+            call,
+            started,
+            head,
+            ..
+        }) = self.0.take()
+        {
+            sink.settle(
+                ticket,
+                &End {
+                    outcome,
+                    how,
+                    started,
+                    head,
+                    ended,
+                    call: &call,
+                },
+            );
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            let now = clock::now();
+            let outcome = if self.is_overdue(now) {
+                Outcome::timeout()
+            } else {
+                Outcome::Cancelled
+            };
+            self.report(outcome, How::Dropped, now);
+        }
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Completion");
+        if let Some(open) = &self.0 {
+            debug
+                .field("layer", open.sink.name())
+                .field("started", &open.started);
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+// ===== impl End =====
+
+impl End<'_> {
+    /// How long the call took, to its end.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.ended.saturating_duration_since(self.started)
+    }
+
+    /// How long the response's head took, if it ever was there.
+    #[must_use]
+    pub fn head_after(&self) -> Option<Duration> {
+        self.head
+            .map(|head| head.saturating_duration_since(self.started))
+    }
+}
+
+// ===== impl Until =====
+
+impl Until {
+    /// A limit counted from `start`.
+    #[must_use]
+    pub fn new(start: Instant, phase: Phase, limit: Duration) -> Self {
+        Self {
+            at: clock::after(start, limit),
+            phase,
+            limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Mutex;
+
+    #[derive(Debug)]
+    struct Seen(Arc<str>, Mutex<Vec<(Ticket, Outcome, How)>>);
+
+    impl Settle for Seen {
+        fn name(&self) -> &Arc<str> {
+            &self.0
+        }
+
+        fn settle(&self, ticket: Ticket, end: &End<'_>) {
+            self.1.lock().push((ticket, end.outcome, end.how));
+        }
+    }
+
+    fn completion(call: Call) -> (Arc<Seen>, Completion) {
+        let seen = Arc::new(Seen("search".into(), Mutex::new(Vec::new())));
+        let done = Completion::new(seen.clone(), Ticket(1, 2), call, clock::now());
+        (seen, done)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_reports_once() {
+        let (seen, done) = completion(Call::new());
+        done.settle(Outcome::Success);
+        assert_eq!(
+            *seen.1.lock(),
+            [(Ticket(1, 2), Outcome::Success, How::Reported)]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drop_is_a_cancellation_before_the_deadline_and_a_timeout_after_it() {
+        let call = Call::new().with_deadline(clock::now() + Duration::from_secs(1));
+
+        let (seen, done) = completion(call.clone());
+        drop(done);
+        assert_eq!(seen.1.lock()[0].1, Outcome::Cancelled);
+
+        let (seen, done) = completion(call);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(done);
+        assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_heads_verdict_stands_unless_somebody_waited_past_the_deadline() {
+        let call = Call::new().with_deadline(clock::now() + Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for (waiting, expected) in [(false, Outcome::Success), (true, Outcome::timeout())] {
+            let (seen, done) = completion(call.clone());
+            done.dropped(Outcome::Success, waiting);
+            assert_eq!(seen.1.lock()[0].1, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_runs_out_is_reported_and_named() {
+        let (seen, done) = completion(Call::new());
+        let error = done.elapsed(Phase::Idle, Duration::from_secs(3));
+        assert_eq!(error.to_string(), "search: idle limit of 3s ran out");
+        let how = How::Elapsed {
+            phase: Phase::Idle,
+            limit: Duration::from_secs(3),
+        };
+        assert_eq!(*seen.1.lock(), [(Ticket(1, 2), Outcome::timeout(), how)]);
+    }
+}

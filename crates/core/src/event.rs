@@ -1,0 +1,400 @@
+//! What layers tell: one typed event for each decision, and who listens.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{Call, Outcome, Phase, Reason, Rejection};
+
+/// Something a layer decided or saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// What kind of layer tells.
+    pub layer: LayerKind,
+    /// The layer's name, as it was configured.
+    pub name: &'a str,
+    /// The key the decision was made for, where a layer keeps state by key.
+    pub key: Option<&'a str>,
+    /// The call it was about; an empty one for what concerns no call.
+    pub call: &'a Call,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub what: What<'a>,
+}
+
+/// The layers that tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LayerKind {
+    /// A circuit breaker.
+    Breaker,
+    /// Retries.
+    Retry,
+    /// Time limits.
+    Timeout,
+}
+
+/// What a layer decided or saw, with the numbers.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum What<'a> {
+    /// A call was let through.
+    Admitted {
+        /// The breaker's state.
+        state: State,
+        /// What the decision rested on.
+        reason: Reason,
+    },
+    /// A call was refused.
+    Rejected {
+        /// The refusal that the caller gets.
+        rejection: &'a dyn Rejection,
+    },
+    /// A call was let through that would have been refused, had the layer not been disabled.
+    WouldReject {
+        /// What the refusal would have rested on.
+        reason: Reason,
+    },
+    /// An attempt failed and another will follow.
+    Retrying {
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// How it failed.
+        outcome: Outcome,
+        /// How long the wait before the next one is.
+        delay: Duration,
+        /// What the delay rests on.
+        reason: Reason,
+    },
+    /// An attempt failed and none will follow.
+    GaveUp {
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// How it failed.
+        outcome: Outcome,
+        /// Why it was the last one.
+        reason: Reason,
+    },
+    /// A time limit ran out.
+    TimedOut {
+        /// Which part of the call it covered.
+        phase: Phase,
+        /// The limit.
+        limit: Duration,
+        /// How long the call had taken.
+        elapsed: Duration,
+    },
+    /// A call took longer than the threshold for slow ones. It was not stopped for it.
+    Slow {
+        /// How long it took to its head.
+        elapsed: Duration,
+        /// The threshold.
+        threshold: Duration,
+    },
+    /// A breaker changed its state, or started its count anew.
+    StateChanged {
+        /// The state it left.
+        from: State,
+        /// The state it is in.
+        to: State,
+        /// Why.
+        reason: Reason,
+        /// How long it will stay open, where it opened.
+        open_for: Option<Duration>,
+    },
+    /// A key had to share an entry, because its map was full of entries that may not be evicted.
+    Overflowed {
+        /// What the map was full of.
+        reason: Reason,
+    },
+    /// A call came to its end.
+    Settled {
+        /// The verdict.
+        outcome: Outcome,
+        /// How long after the start the response's head was there.
+        head_after: Option<Duration>,
+        /// How long after the start the end was reached.
+        elapsed: Duration,
+    },
+}
+
+/// The state of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Calls pass and are counted.
+    Closed,
+    /// Calls are refused until the open time is over.
+    Open,
+    /// A few calls pass as probes.
+    HalfOpen,
+    /// Calls are refused until somebody orders otherwise.
+    ForcedOpen,
+    /// Calls pass, whatever becomes of them, until somebody orders otherwise.
+    ForcedClosed,
+    /// Calls pass; what the breaker would have done is counted and told, but not done.
+    Disabled,
+}
+
+/// Somebody who wants to know of events.
+///
+/// Any `Fn(&Event<'_>)` is one. An observer is called on the path of the call and never under a
+/// lock; one that blocks or panics does so to the call.
+///
+/// ```
+/// use portcullis_core::{Event, Observer, What};
+///
+/// fn tells_of_retries() -> impl Observer {
+///     |event: &Event<'_>| {
+///         if let What::Retrying { attempt, delay, .. } = event.what {
+///             println!("{}: attempt {attempt} failed, next in {delay:?}", event.name);
+///         }
+///     }
+/// }
+/// # let _ = tells_of_retries();
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Takes note of an event.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+/// A layer's voice: who it is, and who listens. With nobody listening, telling costs one branch.
+#[derive(Clone)]
+pub struct Voice {
+    layer: LayerKind,
+    name: Arc<str>,
+    observers: Option<Arc<[Arc<dyn Observer>]>>,
+}
+
+// ===== impl Event =====
+
+impl fmt::Display for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.layer.as_str(), self.name)?;
+        if let Some(key) = self.key {
+            write!(f, " [{key}]")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+// ===== impl LayerKind =====
+
+impl LayerKind {
+    /// One bounded word, fit for a metric's label.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Breaker => "breaker",
+            Self::Retry => "retry",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+// ===== impl What =====
+
+impl What<'_> {
+    /// One bounded word, fit for a metric's label.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Admitted { .. } => "admitted",
+            Self::Rejected { .. } => "rejected",
+            Self::WouldReject { .. } => "would_reject",
+            Self::Retrying { .. } => "retrying",
+            Self::GaveUp { .. } => "gave_up",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Slow { .. } => "slow",
+            Self::StateChanged { .. } => "state_changed",
+            Self::Overflowed { .. } => "overflowed",
+            Self::Settled { .. } => "settled",
+        }
+    }
+}
+
+impl fmt::Display for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admitted { state, reason } => write!(f, "admitted while {state}: {reason}"),
+            Self::Rejected { rejection } => write!(f, "rejected: {}", rejection.reason()),
+            Self::WouldReject { reason } => write!(f, "would have rejected: {reason}"),
+            Self::Retrying {
+                attempt,
+                outcome,
+                delay,
+                reason,
+            } => {
+                write!(
+                    f,
+                    "attempt {attempt}: {outcome}; next in {delay:.1?}: {reason}"
+                )
+            }
+            Self::GaveUp {
+                attempt,
+                outcome,
+                reason,
+            } => {
+                write!(f, "attempt {attempt}: {outcome}; no other: {reason}")
+            }
+            Self::TimedOut {
+                phase,
+                limit,
+                elapsed,
+            } => {
+                write!(
+                    f,
+                    "timed out after {elapsed:.1?}: {phase} limit of {limit:?}"
+                )
+            }
+            Self::Slow { elapsed, threshold } => {
+                write!(f, "slow: {elapsed:.1?} (threshold {threshold:?})")
+            }
+            Self::StateChanged {
+                from,
+                to,
+                reason,
+                open_for,
+            } => {
+                write!(f, "{from} → {to}: {reason}")?;
+                match open_for {
+                    Some(open_for) => write!(f, "; open for {open_for:.1?}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Overflowed { reason } => write!(f, "shares the overflow entry: {reason}"),
+            Self::Settled {
+                outcome,
+                head_after,
+                elapsed,
+            } => {
+                write!(f, "{outcome} after {elapsed:.1?}")?;
+                match head_after {
+                    Some(head_after) => write!(f, " (head after {head_after:.1?})"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+// ===== impl State =====
+
+impl State {
+    /// One bounded word, fit for a metric's label.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::ForcedOpen => "forced-open",
+            Self::ForcedClosed => "forced-closed",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// ===== impl Observer =====
+
+impl<F> Observer for F
+where
+    F: Fn(&Event<'_>) + Send + Sync + 'static,
+{
+    fn on_event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+// ===== impl Voice =====
+
+impl Voice {
+    /// The voice of a layer nobody listens to yet.
+    #[must_use]
+    pub fn new(layer: LayerKind, name: impl Into<Arc<str>>) -> Self {
+        Self {
+            layer,
+            name: name.into(),
+            observers: None,
+        }
+    }
+
+    /// The same voice under another name.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The same voice with one more listener.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        let before = self.observers.as_deref().unwrap_or_default();
+        self.observers = Some(before.iter().cloned().chain([observer]).collect());
+        self
+    }
+
+    /// The layer's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Tells of what concerns `call`. `what` is only made if somebody listens.
+    #[inline]
+    pub fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
+        self.tell_of(None, call, at, what);
+    }
+
+    /// Tells of what concerns `call` and `key`. `what` is only made if somebody listens.
+    #[inline]
+    pub fn tell_of<'a>(
+        &self,
+        key: Option<&str>,
+        call: &Call,
+        at: Instant,
+        what: impl FnOnce() -> What<'a>,
+    ) {
+        if self.observers.is_some() || call.observer().is_some() {
+            self.speak(&Event {
+                layer: self.layer,
+                name: &self.name,
+                key,
+                call,
+                at,
+                what: what(),
+            });
+        }
+    }
+
+    #[cold]
+    fn speak(&self, event: &Event<'_>) {
+        for observer in self.observers.iter().flat_map(|all| all.iter()) {
+            observer.on_event(event);
+        }
+        if let Some(observer) = event.call.observer() {
+            observer.on_event(event);
+        }
+    }
+}
+
+impl fmt::Debug for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Voice")
+            .field("layer", &self.layer)
+            .field("name", &self.name)
+            .field(
+                "observers",
+                &self.observers.as_deref().map_or(0, <[_]>::len),
+            )
+            .finish()
+    }
+}

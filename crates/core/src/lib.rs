@@ -1,0 +1,56 @@
+//! The words all layers of Portcullis share.
+//!
+//! A layer asks a [`Classify`] what became of a call, which tells the layer through a
+//! [`Completion`] once the response's true end is reached. What the layers of one call share
+//! travels in a [`Call`]; what they refuse comes as an [`Error`]; what they decide is told as an
+//! [`Event`], with its [`Reason`].
+//!
+//! ```
+//! use portcullis_core::{Call, Event, call};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let within = call::with()
+//!     .timeout(Duration::from_secs(2))
+//!     .observe(|event: &Event<'_>| println!("{event}"))
+//!     .run(async { Call::current().overrides().timeout })
+//!     .await;
+//! assert_eq!(within, Some(Duration::from_secs(2)));
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `tracing`: the [`Tracing`] observer.
+
+pub mod call;
+mod classify;
+pub mod clock;
+mod completion;
+mod error;
+mod event;
+mod invalid;
+mod keep;
+mod outcome;
+mod reason;
+mod registry;
+pub mod sync;
+#[cfg(feature = "tracing")]
+mod tracing;
+
+#[cfg(feature = "tracing")]
+pub use self::tracing::Tracing;
+pub use self::{
+    call::Call,
+    classify::{ByResult, Classify, ClassifyFn, Verdict, classify_fn},
+    completion::{Completion, End, How, Settle, Ticket, Until, Watch},
+    error::{
+        BoxError, Elapsed, Error, Phase, Rejection, RejectionKind, find_error, find_rejection,
+    },
+    event::{Event, LayerKind, Observer, State, Voice, What},
+    invalid::Invalid,
+    keep::{ByClone, Cloned, Keep, Kept},
+    outcome::{Fault, FaultKind, Hint, Outcome, Replay, Throttle},
+    reason::Reason,
+    registry::Registry,
+};
