@@ -14,10 +14,7 @@ pub fn now() -> Instant {
 
 /// The wall-clock time, for dates in headers and records.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one reader of the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one reader of the wall clock")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Call, Elapsed, Error, Outcome, Phase, clock};
+use crate::{Call, Elapsed, Error, Outcome, Phase, call, clock};
 
 /// What a layer learns of a call's end.
 pub trait Settle: Send + Sync + 'static {
@@ -82,7 +82,8 @@ pub struct Until {
 /// A layer makes one when a call starts, and a [classifier](crate::Classify) consumes it: at once
 /// where the result says it all, or at the end of the response's body, which carries it until then.
 /// Dropped without a report, it reports [`Outcome::Cancelled`], or a timeout when the call's
-/// deadline had passed: a caller who gives up is not the peer's failure, a deadline that ran out is.
+/// deadline had passed or a limit is what [dropped](crate::call::expire) it: a caller who gives up is
+/// not the peer's failure, a limit that ran out is.
 #[must_use = "a completion that is dropped reports the call as cancelled"]
 pub struct Completion(Option<Open>);
 
@@ -100,14 +101,7 @@ struct Open {
 impl Completion {
     /// The duty to tell `sink` the end of a call that `started` in the scope of `call`.
     pub fn new(sink: Arc<dyn Settle>, ticket: Ticket, call: Call, started: Instant) -> Self {
-        Self(Some(Open {
-            sink,
-            ticket,
-            call,
-            started,
-            head: None,
-            watch: Watch::default(),
-        }))
+        Self(Some(Open { sink, ticket, call, started, head: None, watch: Watch::default() }))
     }
 
     /// Notes that the response's head was there at `at`.
@@ -161,56 +155,26 @@ impl Completion {
     /// the rest: then it is a timeout.
     pub fn dropped(mut self, head: Outcome, waiting: bool) {
         let now = clock::now();
-        let outcome = if waiting && self.is_overdue(now) {
-            Outcome::timeout()
-        } else {
-            head
-        };
+        let outcome = if waiting && self.ran_out(now) { Outcome::timeout() } else { head };
         self.report(outcome, How::Dropped, now);
     }
 
     /// Reports that a limit ran out, and makes the error that says so.
     #[must_use]
     pub fn elapsed(mut self, phase: Phase, limit: Duration) -> Error {
-        let name = self
-            .0
-            .as_ref()
-            .map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
-        self.report(
-            Outcome::timeout(),
-            How::Elapsed { phase, limit },
-            clock::now(),
-        );
+        let name = self.0.as_ref().map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
+        self.report(Outcome::timeout(), How::Elapsed { phase, limit }, clock::now());
         Error::rejected(Elapsed::new(name, phase, limit))
     }
 
-    fn is_overdue(&self, now: Instant) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|open| open.call.is_overdue(now))
+    fn ran_out(&self, now: Instant) -> bool {
+        let overdue = self.0.as_ref().is_some_and(|open| open.call.is_overdue(now));
+        overdue || call::is_expired()
     }
 
     fn report(&mut self, outcome: Outcome, how: How, ended: Instant) {
-        if let Some(Open {
-            sink,
-            ticket,
-            call,
-            started,
-            head,
-            ..
-        }) = self.0.take()
-        {
-            sink.settle(
-                ticket,
-                &End {
-                    outcome,
-                    how,
-                    started,
-                    head,
-                    ended,
-                    call: &call,
-                },
-            );
+        if let Some(Open { sink, ticket, call, started, head, .. }) = self.0.take() {
+            sink.settle(ticket, &End { outcome, how, started, head, ended, call: &call });
         }
     }
 }
@@ -219,11 +183,7 @@ impl Drop for Completion {
     fn drop(&mut self) {
         if self.0.is_some() {
             let now = clock::now();
-            let outcome = if self.is_overdue(now) {
-                Outcome::timeout()
-            } else {
-                Outcome::Cancelled
-            };
+            let outcome = if self.ran_out(now) { Outcome::timeout() } else { Outcome::Cancelled };
             self.report(outcome, How::Dropped, now);
         }
     }
@@ -233,9 +193,7 @@ impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Completion");
         if let Some(open) = &self.0 {
-            debug
-                .field("layer", open.sink.name())
-                .field("started", &open.started);
+            debug.field("layer", open.sink.name()).field("started", &open.started);
         }
         debug.finish_non_exhaustive()
     }
@@ -253,8 +211,7 @@ impl End<'_> {
     /// How long the response's head took, if it ever was there.
     #[must_use]
     pub fn head_after(&self) -> Option<Duration> {
-        self.head
-            .map(|head| head.saturating_duration_since(self.started))
+        self.head.map(|head| head.saturating_duration_since(self.started))
     }
 }
 
@@ -264,11 +221,7 @@ impl Until {
     /// A limit counted from `start`.
     #[must_use]
     pub fn new(start: Instant, phase: Phase, limit: Duration) -> Self {
-        Self {
-            at: clock::after(start, limit),
-            phase,
-            limit,
-        }
+        Self { at: clock::after(start, limit), phase, limit }
     }
 }
 
@@ -300,10 +253,7 @@ mod tests {
     async fn it_reports_once() {
         let (seen, done) = completion(Call::new());
         done.settle(Outcome::Success);
-        assert_eq!(
-            *seen.1.lock(),
-            [(Ticket(1, 2), Outcome::Success, How::Reported)]
-        );
+        assert_eq!(*seen.1.lock(), [(Ticket(1, 2), Outcome::Success, How::Reported)]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -317,6 +267,22 @@ mod tests {
         let (seen, done) = completion(call);
         tokio::time::advance(Duration::from_secs(1)).await;
         drop(done);
+        assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_limit_drops_is_a_timeout_though_the_deadline_is_far() {
+        let (seen, done) = completion(Call::new());
+        call::expire(|| drop(done));
+        assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
+        assert!(!Call::current().is_expired());
+
+        let (seen, done) = completion(Call::new());
+        let mut scoped = std::pin::pin!(Call::new().in_scope(async move {
+            let _done = done;
+            std::future::pending::<()>().await;
+        }));
+        scoped.as_mut().expire();
         assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
     }
 
@@ -336,10 +302,7 @@ mod tests {
         let (seen, done) = completion(Call::new());
         let error = done.elapsed(Phase::Idle, Duration::from_secs(3));
         assert_eq!(error.to_string(), "search: idle limit of 3s ran out");
-        let how = How::Elapsed {
-            phase: Phase::Idle,
-            limit: Duration::from_secs(3),
-        };
+        let how = How::Elapsed { phase: Phase::Idle, limit: Duration::from_secs(3) };
         assert_eq!(*seen.1.lock(), [(Ticket(1, 2), Outcome::timeout(), how)]);
     }
 }

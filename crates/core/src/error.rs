@@ -168,10 +168,8 @@ impl Error {
     /// itself, anything else is a failure in which the peer may have acted.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        self.rejection().map_or(
-            Outcome::failure(FaultKind::Other, Replay::IfIdempotent),
-            Rejection::outcome,
-        )
+        self.rejection()
+            .map_or(Outcome::failure(FaultKind::Other, Replay::IfIdempotent), Rejection::outcome)
     }
 }
 
@@ -224,11 +222,7 @@ impl Elapsed {
     /// A limit of the layer called `name` that ran out in `phase`.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, phase: Phase, limit: Duration) -> Self {
-        Self {
-            name: name.into(),
-            phase,
-            limit,
-        }
+        Self { name: name.into(), phase, limit }
     }
 
     /// Which part of the call the limit covered.
@@ -254,10 +248,7 @@ impl Rejection for Elapsed {
     }
 
     fn reason(&self) -> Reason {
-        Reason::Elapsed {
-            phase: self.phase,
-            limit: self.limit,
-        }
+        Reason::Elapsed { phase: self.phase, limit: self.limit }
     }
 
     fn outcome(&self) -> Outcome {
@@ -312,11 +303,7 @@ mod tests {
     use super::*;
 
     fn elapsed() -> Error {
-        Error::rejected(Elapsed::new(
-            "search",
-            Phase::Attempt,
-            Duration::from_secs(1),
-        ))
+        Error::rejected(Elapsed::new("search", Phase::Attempt, Duration::from_secs(1)))
     }
 
     #[derive(Debug)]
@@ -345,10 +332,7 @@ mod tests {
     #[test]
     fn a_rejection_is_found_below_other_peoples_errors() {
         let foreign = Wrapped(BoxError::from(Error::inner(Wrapped(elapsed().into()))));
-        assert_eq!(
-            find_rejection(&foreign).unwrap().kind(),
-            RejectionKind::Elapsed
-        );
+        assert_eq!(find_rejection(&foreign).unwrap().kind(), RejectionKind::Elapsed);
 
         let error = Error::inner(foreign);
         assert!(error.is::<Elapsed>());
@@ -368,10 +352,7 @@ mod tests {
         fn anyhow() -> anyhow::Result<()> {
             Err(elapsed())?
         }
-        assert_eq!(
-            boxed().unwrap_err().to_string(),
-            "search: attempt limit of 1s ran out"
-        );
+        assert_eq!(boxed().unwrap_err().to_string(), "search: attempt limit of 1s ran out");
         assert!(boxed_send().unwrap_err().is::<Error>());
         assert!(anyhow().unwrap_err().is::<Error>());
     }

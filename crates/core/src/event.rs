@@ -221,43 +221,19 @@ impl fmt::Display for What<'_> {
             Self::Admitted { state, reason } => write!(f, "admitted while {state}: {reason}"),
             Self::Rejected { rejection } => write!(f, "rejected: {}", rejection.reason()),
             Self::WouldReject { reason } => write!(f, "would have rejected: {reason}"),
-            Self::Retrying {
-                attempt,
-                outcome,
-                delay,
-                reason,
-            } => {
-                write!(
-                    f,
-                    "attempt {attempt}: {outcome}; next in {delay:.1?}: {reason}"
-                )
+            Self::Retrying { attempt, outcome, delay, reason } => {
+                write!(f, "attempt {attempt}: {outcome}; next in {delay:.1?}: {reason}")
             }
-            Self::GaveUp {
-                attempt,
-                outcome,
-                reason,
-            } => {
+            Self::GaveUp { attempt, outcome, reason } => {
                 write!(f, "attempt {attempt}: {outcome}; no other: {reason}")
             }
-            Self::TimedOut {
-                phase,
-                limit,
-                elapsed,
-            } => {
-                write!(
-                    f,
-                    "timed out after {elapsed:.1?}: {phase} limit of {limit:?}"
-                )
+            Self::TimedOut { phase, limit, elapsed } => {
+                write!(f, "timed out after {elapsed:.1?}: {phase} limit of {limit:?}")
             }
             Self::Slow { elapsed, threshold } => {
                 write!(f, "slow: {elapsed:.1?} (threshold {threshold:?})")
             }
-            Self::StateChanged {
-                from,
-                to,
-                reason,
-                open_for,
-            } => {
+            Self::StateChanged { from, to, reason, open_for } => {
                 write!(f, "{from} → {to}: {reason}")?;
                 match open_for {
                     Some(open_for) => write!(f, "; open for {open_for:.1?}"),
@@ -265,11 +241,7 @@ impl fmt::Display for What<'_> {
                 }
             }
             Self::Overflowed { reason } => write!(f, "shares the overflow entry: {reason}"),
-            Self::Settled {
-                outcome,
-                head_after,
-                elapsed,
-            } => {
+            Self::Settled { outcome, head_after, elapsed } => {
                 write!(f, "{outcome} after {elapsed:.1?}")?;
                 match head_after {
                     Some(head_after) => write!(f, " (head after {head_after:.1?})"),
@@ -320,11 +292,7 @@ impl Voice {
     /// The voice of a layer nobody listens to yet.
     #[must_use]
     pub fn new(layer: LayerKind, name: impl Into<Arc<str>>) -> Self {
-        Self {
-            layer,
-            name: name.into(),
-            observers: None,
-        }
+        Self { layer, name: name.into(), observers: None }
     }
 
     /// The same voice under another name.
@@ -364,14 +332,7 @@ impl Voice {
         what: impl FnOnce() -> What<'a>,
     ) {
         if self.observers.is_some() || call.observer().is_some() {
-            self.speak(&Event {
-                layer: self.layer,
-                name: &self.name,
-                key,
-                call,
-                at,
-                what: what(),
-            });
+            self.speak(&Event { layer: self.layer, name: &self.name, key, call, at, what: what() });
         }
     }
 
@@ -391,10 +352,7 @@ impl fmt::Debug for Voice {
         f.debug_struct("Voice")
             .field("layer", &self.layer)
             .field("name", &self.name)
-            .field(
-                "observers",
-                &self.observers.as_deref().map_or(0, <[_]>::len),
-            )
+            .field("observers", &self.observers.as_deref().map_or(0, <[_]>::len))
             .finish()
     }
 }

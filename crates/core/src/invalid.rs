@@ -23,11 +23,7 @@ impl Invalid {
     /// A `field` set to `value` where only `allowed` will do.
     #[must_use]
     pub fn new(field: &'static str, value: impl fmt::Debug, allowed: impl Into<String>) -> Self {
-        Self {
-            field,
-            value: format!("{value:?}"),
-            allowed: allowed.into(),
-        }
+        Self { field, value: format!("{value:?}"), allowed: allowed.into() }
     }
 
     /// The setting's name.
@@ -51,11 +47,7 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is {}, allowed is {}",
-            self.field, self.value, self.allowed
-        )
+        write!(f, "{} is {}, allowed is {}", self.field, self.value, self.allowed)
     }
 }
 

@@ -65,13 +65,7 @@ impl<Req: Clone> Keep<Req> for ByClone {
     type Kept = Cloned<Req>;
 
     fn keep(&self, req: Req) -> (Req, Cloned<Req>) {
-        (
-            req.clone(),
-            Cloned {
-                req,
-                idempotent: self.idempotent,
-            },
-        )
+        (req.clone(), Cloned { req, idempotent: self.idempotent })
     }
 }
 

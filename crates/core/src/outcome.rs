@@ -168,11 +168,7 @@ impl Fault {
     /// A fault without a hint.
     #[must_use]
     pub const fn new(kind: FaultKind, replay: Replay) -> Self {
-        Self {
-            kind,
-            replay,
-            hint: Hint::None,
-        }
+        Self { kind, replay, hint: Hint::None }
     }
 
     /// The same fault with the peer's advice.
@@ -190,12 +186,7 @@ impl Throttle {
     /// again.
     #[must_use]
     pub const fn new(kind: FaultKind) -> Self {
-        Self {
-            kind,
-            replay: Replay::Safe,
-            hint: Hint::None,
-            unhealthy: false,
-        }
+        Self { kind, replay: Replay::Safe, hint: Hint::None, unhealthy: false }
     }
 
     /// The same refusal with the peer's advice.

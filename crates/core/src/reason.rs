@@ -153,57 +153,28 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Window {
-                failures,
-                slow,
-                total,
-            } => {
+            Self::Window { failures, slow, total } => {
                 write!(f, "{failures} of {total} failed, {slow} slow")
             }
             Self::ConsecutiveFailures { count, threshold } => {
                 write!(f, "{count} failures in a row (limit {threshold})")
             }
-            Self::FailureRate {
-                failures,
-                total,
-                threshold,
-            } => {
-                write!(
-                    f,
-                    "{failures} of {total} calls failed (limit {})",
-                    Percent(threshold)
-                )
+            Self::FailureRate { failures, total, threshold } => {
+                write!(f, "{failures} of {total} calls failed (limit {})", Percent(threshold))
             }
-            Self::SlowRate {
-                slow,
-                total,
-                threshold,
-            } => {
-                write!(
-                    f,
-                    "{slow} of {total} calls were slow (limit {})",
-                    Percent(threshold)
-                )
+            Self::SlowRate { slow, total, threshold } => {
+                write!(f, "{slow} of {total} calls were slow (limit {})", Percent(threshold))
             }
             Self::OpenTimeOver { open_for } => {
                 write!(f, "open time of {} is over", Short(open_for))
             }
-            Self::ProbeFailed {
-                succeeded,
-                threshold,
-            } => {
-                write!(
-                    f,
-                    "a probe failed ({succeeded} of {threshold} had succeeded)"
-                )
+            Self::ProbeFailed { succeeded, threshold } => {
+                write!(f, "a probe failed ({succeeded} of {threshold} had succeeded)")
             }
             Self::ProbeTimedOut { max_wait } => {
                 write!(f, "a probe had no response within {}", Short(max_wait))
             }
-            Self::ProbesSucceeded {
-                succeeded,
-                threshold,
-            } => {
+            Self::ProbesSucceeded { succeeded, threshold } => {
                 write!(f, "{succeeded} of {threshold} probes succeeded")
             }
             Self::ProbesBusy { limit } => {
@@ -228,28 +199,14 @@ impl fmt::Display for Reason {
             Self::AttemptsUsed { max } => write!(f, "all {max} attempts are used"),
             Self::RetryDisabled => f.write_str("retries are off for this call"),
             Self::BudgetSpent { balance_milli } => {
-                write!(
-                    f,
-                    "retry budget spent ({:.2} of 1 token left)",
-                    balance_milli as f64 / 1e3
-                )
+                write!(f, "retry budget spent ({:.2} of 1 token left)", balance_milli as f64 / 1e3)
             }
             Self::DeadlineTooClose { left, needed } => {
-                write!(
-                    f,
-                    "{} to wait, {} left until the deadline",
-                    Short(needed),
-                    Short(left)
-                )
+                write!(f, "{} to wait, {} left until the deadline", Short(needed), Short(left))
             }
             Self::HintNever => f.write_str("the server asked not to be called again"),
             Self::HintTooLong { hint, max } => {
-                write!(
-                    f,
-                    "the server asked to wait {} (limit {})",
-                    Short(hint),
-                    Short(max)
-                )
+                write!(f, "the server asked to wait {} (limit {})", Short(hint), Short(max))
             }
             Self::Elapsed { phase, limit } => {
                 write!(f, "{phase} limit of {} ran out", Short(limit))
@@ -294,20 +251,13 @@ mod tests {
 
     #[test]
     fn reasons_read_as_sentences() {
-        let tripped = Reason::FailureRate {
-            failures: 12,
-            total: 20,
-            threshold: 0.5,
-        };
+        let tripped = Reason::FailureRate { failures: 12, total: 20, threshold: 0.5 };
         assert_eq!(tripped.to_string(), "12 of 20 calls failed (limit 50 %)");
 
         let late = Reason::DeadlineTooClose {
             left: Duration::from_micros(12_345),
             needed: Duration::from_millis(1_500),
         };
-        assert_eq!(
-            late.to_string(),
-            "1.5s to wait, 12.34ms left until the deadline"
-        );
+        assert_eq!(late.to_string(), "1.5s to wait, 12.34ms left until the deadline");
     }
 }

@@ -46,10 +46,7 @@ impl Registry {
     where
         T: Any + Send + Sync,
     {
-        let before = self
-            .entries
-            .lock()
-            .insert(key::<T>(name.into()), Box::new(handle))?;
+        let before = self.entries.lock().insert(key::<T>(name.into()), Box::new(handle))?;
         before.downcast().ok().map(|handle| *handle)
     }
 
@@ -59,11 +56,7 @@ impl Registry {
     where
         T: Any + Clone + Send + Sync,
     {
-        self.entries
-            .lock()
-            .get(&key::<T>(name.into()))?
-            .downcast_ref()
-            .cloned()
+        self.entries.lock().get(&key::<T>(name.into()))?.downcast_ref().cloned()
     }
 
     /// The handle with this name, made if there is none yet.
@@ -98,9 +91,7 @@ impl Registry {
         }
         let made = make()?;
         let mut entries = self.entries.lock();
-        let entry = entries
-            .entry(key::<T>(name))
-            .or_insert_with(|| Box::new(made.clone()));
+        let entry = entries.entry(key::<T>(name)).or_insert_with(|| Box::new(made.clone()));
         Ok(entry.downcast_ref().cloned().unwrap_or(made))
     }
 
@@ -128,9 +119,7 @@ impl Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = self.entries.lock();
-        f.debug_set()
-            .entries(entries.keys().map(|(_, name)| name))
-            .finish()
+        f.debug_set().entries(entries.keys().map(|(_, name)| name)).finish()
     }
 }
 
@@ -158,10 +147,7 @@ mod tests {
     #[test]
     fn a_failed_make_files_nothing() {
         let registry = Registry::new();
-        assert_eq!(
-            registry.get_or_try_insert_with("a", || Err::<u32, _>("no")),
-            Err("no")
-        );
+        assert_eq!(registry.get_or_try_insert_with("a", || Err::<u32, _>("no")), Err("no"));
         assert_eq!(registry.get_or_insert_with("a", || 3_u32), 3);
         assert_eq!(registry.get_or_insert_with("a", || 4_u32), 3);
     }

@@ -7,10 +7,7 @@ use std::fmt;
 ///
 /// Never held across an `await`, and no observer or user's callback is ever called under one.
 #[derive(Default)]
-#[expect(
-    clippy::disallowed_types,
-    reason = "this is the one place that wraps it"
-)]
+#[expect(clippy::disallowed_types, reason = "this is the one place that wraps it")]
 pub struct Mutex<T: ?Sized>(std::sync::Mutex<T>);
 
 /// Access to what a [`Mutex`] holds; released on drop.
@@ -20,10 +17,7 @@ pub type MutexGuard<'a, T> = std::sync::MutexGuard<'a, T>;
 
 impl<T> Mutex<T> {
     /// Wraps a value.
-    #[expect(
-        clippy::disallowed_types,
-        reason = "this is the one place that wraps it"
-    )]
+    #[expect(clippy::disallowed_types, reason = "this is the one place that wraps it")]
     pub const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
@@ -32,9 +26,7 @@ impl<T> Mutex<T> {
 impl<T: ?Sized> Mutex<T> {
     /// Waits for the value.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

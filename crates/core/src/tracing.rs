@@ -31,10 +31,7 @@ impl Observer for Tracing {
             };
         }
         match event.what {
-            What::StateChanged {
-                to: State::Open | State::ForcedOpen,
-                ..
-            }
+            What::StateChanged { to: State::Open | State::ForcedOpen, .. }
             | What::Overflowed { .. } => write!(Level::WARN),
             What::Admitted { .. } | What::Settled { .. } => write!(Level::DEBUG),
             _ => write!(Level::INFO),

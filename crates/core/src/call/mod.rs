@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use self::scope::is_expired;
 pub use self::{
     overrides::{Overrides, With, with},
     scope::Scoped,
@@ -44,6 +45,15 @@ pub struct Call {
     observer: Option<Arc<dyn Observer>>,
     /// When the layer above read the clock, while still in its `call`.
     read_at: Option<Instant>,
+    /// Set while a limit that ran out drops what it ended.
+    expired: bool,
+}
+
+/// Lets `end` drop something because a limit ran out: whatever [`Completion`](crate::Completion) is
+/// dropped in it reports a timeout, not a caller who gave up.
+pub fn expire(end: impl FnOnce()) {
+    let mut call = Call { expired: true, ..Call::current() };
+    scope::within(&mut call, end);
 }
 
 // ===== impl Call =====
@@ -55,6 +65,7 @@ impl Call {
         overrides: None,
         observer: None,
         read_at: None,
+        expired: false,
     };
 
     /// An empty call: no deadline, no overrides, no listener.
@@ -78,8 +89,7 @@ impl Call {
     /// How much time is left until the deadline; zero once it has passed.
     #[must_use]
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
-        self.deadline
-            .map(|deadline| deadline.saturating_duration_since(now))
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// Whether the deadline has passed.
@@ -140,6 +150,12 @@ impl Call {
     pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
+    }
+
+    /// Whether a limit ran out on what is being dropped right now: see [`expire`].
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.expired
     }
 
     /// Runs a future with this call current: around every poll and around its drop.

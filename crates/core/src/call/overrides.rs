@@ -153,10 +153,7 @@ mod tests {
             .key("tenant-7")
             .max_attempts(5)
             .run(async {
-                with()
-                    .no_retry()
-                    .run(async { Call::current().overrides().clone() })
-                    .await
+                with().no_retry().run(async { Call::current().overrides().clone() }).await
             })
             .await;
 

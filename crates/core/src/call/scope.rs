@@ -49,6 +49,18 @@ pub(super) fn current() -> Call {
         .unwrap_or_default()
 }
 
+/// Whether a limit that ran out is dropping what it ended.
+pub(crate) fn is_expired() -> bool {
+    CURRENT
+        .try_with(|current| {
+            let call = current.take();
+            let expired = call.expired;
+            current.set(call);
+            expired
+        })
+        .unwrap_or_default()
+}
+
 /// Runs `f` with `call` current.
 pub(super) fn within<R>(call: &mut Call, f: impl FnOnce() -> R) -> R {
     let _entered = Entered::new(call);
@@ -87,10 +99,7 @@ fn swap(call: &mut Call) {
 
 impl<F> Scoped<F> {
     pub(super) fn new(call: Call, future: F) -> Self {
-        Self {
-            call,
-            future: Some(future),
-        }
+        Self { call, future: Some(future) }
     }
 
     /// The call the future runs in.
@@ -106,6 +115,14 @@ impl<F> Scoped<F> {
             within(this.call, || this.future.set(None));
         }
     }
+
+    /// Drops the future within its scope because a limit ran out: whatever
+    /// [`Completion`](crate::Completion) goes with it reports a timeout, not a caller who gave up.
+    /// Polling it afterwards panics.
+    pub fn expire(mut self: Pin<&mut Self>) {
+        self.as_mut().project().call.expired = true;
+        self.clear();
+    }
 }
 
 impl<F: Future> Future for Scoped<F> {
@@ -113,10 +130,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let future = this
-            .future
-            .as_pin_mut()
-            .expect("polled after it was cleared");
+        let future = this.future.as_pin_mut().expect("polled after it was cleared");
         within(this.call, || future.poll(cx))
     }
 }
