@@ -1,0 +1,86 @@
+//! The commands of this repository: `cargo xtask lint` and `cargo xtask test`.
+
+mod house;
+mod lint;
+mod manifest;
+mod runner;
+mod tally;
+mod test;
+
+use std::{env, ffi::OsString, process::ExitCode};
+
+use lexopt::Arg;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+commands:
+  lint   formatting, clippy, docs, the rules of the house, each library alone, licenses and sources
+  test   every test of the workspace, its doctests included
+
+With CI=true, what cannot be run is a failure, and a missing cargo-deny is installed into
+target/tools.";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    Lint,
+    Test,
+    Help,
+}
+
+fn main() -> ExitCode {
+    match parse(env::args_os().skip(1)) {
+        Ok(Command::Lint) => lint::run(),
+        Ok(Command::Test) => test::run(),
+        Ok(Command::Help) => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(
+    args: impl IntoIterator<Item = OsString, IntoIter: 'static>,
+) -> Result<Command, lexopt::Error> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut command = None;
+    while let Some(arg) = parser.next()? {
+        command = match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
+            Arg::Value(word) if command.is_none() && word == "lint" => Some(Command::Lint),
+            Arg::Value(word) if command.is_none() && word == "test" => Some(Command::Test),
+            other => return Err(other.unexpected()),
+        };
+    }
+    command.ok_or_else(|| lexopt::Error::from("no command given"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&'static str]) -> Result<Command, String> {
+        parse(words.iter().map(OsString::from).collect::<Vec<_>>())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn knows_its_commands() {
+        assert_eq!(parsed(&["lint"]), Ok(Command::Lint));
+        assert_eq!(parsed(&["test"]), Ok(Command::Test));
+        assert_eq!(parsed(&["--help"]), Ok(Command::Help));
+        assert_eq!(parsed(&["test", "-h"]), Ok(Command::Help));
+    }
+
+    #[test]
+    fn refuses_every_other_word() {
+        assert_eq!(parsed(&[]), Err("no command given".to_owned()));
+        assert!(parsed(&["tset"]).unwrap_err().contains("tset"));
+        assert!(parsed(&["lint", "test"]).unwrap_err().contains("test"));
+        assert!(parsed(&["lint", "--fix"]).unwrap_err().contains("--fix"));
+    }
+}
