@@ -88,7 +88,7 @@ impl<Res> Classify<Res> for ByResult {
     }
 
     fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
-        done.settle(self.at_head(result.as_ref()).outcome());
+        done.settle_at_head(self.at_head(result.as_ref()).outcome());
         result
     }
 }
@@ -106,7 +106,7 @@ where
     }
 
     fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
-        done.settle((self.f)(result.as_ref()));
+        done.settle_at_head((self.f)(result.as_ref()));
         result
     }
 }

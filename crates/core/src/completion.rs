@@ -149,6 +149,13 @@ impl Completion {
         self.report(outcome, How::Reported, clock::now());
     }
 
+    /// Reports the verdict where the call's head is its end too, as it was
+    /// [noted](Self::with_head): the clock is not read again.
+    pub fn settle_at_head(mut self, outcome: Outcome) {
+        let head = self.0.as_ref().and_then(|open| open.head);
+        self.report(outcome, How::Reported, head.unwrap_or_else(clock::now));
+    }
+
     /// Reports that the response was dropped before its end by somebody who had seen its head.
     ///
     /// The head's verdict stands, unless the call's deadline passed while somebody was `waiting` for
@@ -284,6 +291,41 @@ mod tests {
         }));
         scoped.as_mut().expire();
         assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_in_between_does_not_hide_that_a_limit_ran_out() {
+        let (seen, done) = completion(Call::new());
+        let attempt = Call::new().with_attempt(1).in_scope(async move {
+            let _done = done;
+            std::future::pending::<()>().await;
+        });
+        let mut outer = std::pin::pin!(Call::new().in_scope(attempt));
+        outer.as_mut().expire();
+        assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_ends_at_its_head_ends_when_the_head_was_noted() {
+        #[derive(Debug)]
+        struct EndedAt(Arc<str>, Mutex<Option<Instant>>);
+
+        impl Settle for EndedAt {
+            fn name(&self) -> &Arc<str> {
+                &self.0
+            }
+
+            fn settle(&self, _ticket: Ticket, end: &End<'_>) {
+                *self.1.lock() = Some(end.ended);
+            }
+        }
+
+        let seen = Arc::new(EndedAt("search".into(), Mutex::new(None)));
+        let head = clock::now();
+        let done = Completion::new(seen.clone(), Ticket(0, 0), Call::new(), head).with_head(head);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        done.settle_at_head(Outcome::Success);
+        assert_eq!(*seen.1.lock(), Some(head));
     }
 
     #[tokio::test(start_paused = true)]

@@ -112,6 +112,9 @@ impl<F> Scoped<F> {
     pub fn clear(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
+            // A limit above that drops this future drops what is inside it too: a scope of our own
+            // must not hide that from the completions in there.
+            this.call.expired |= is_expired();
             within(this.call, || this.future.set(None));
         }
     }
