@@ -1,0 +1,67 @@
+//! What the errors of HTTP clients mean: whether the server can have seen the request.
+
+use std::io;
+
+use portcullis_core::{Error, FaultKind, Outcome, Replay};
+
+/// The verdict on a client's error.
+///
+/// Failures to connect, and requests that the client gave back unsent, are safe to repeat; after
+/// that the server may have acted.
+pub(crate) fn outcome(error: &Error) -> Outcome {
+    if never_connected(error) {
+        Outcome::failure(FaultKind::Connect, Replay::Safe)
+    } else if never_processed(error) {
+        Outcome::failure(FaultKind::Other, Replay::Safe)
+    } else {
+        error.outcome()
+    }
+}
+
+fn never_connected(error: &Error) -> bool {
+    #[cfg(feature = "hyper-util")]
+    if let Some(error) = error.find::<hyper_util::client::legacy::Error>() {
+        return error.is_connect();
+    }
+    // Whatever the client is, only connecting is ever refused.
+    error.find::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn never_processed(error: &Error) -> bool {
+    // hyper cancels only what it has not begun to write.
+    #[cfg(feature = "hyper-util")]
+    if error.find::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+        return true;
+    }
+    // RFC 9113, section 8.7: a refused stream was not processed, nor was one above the last stream
+    // that a graceful GOAWAY names; h2 gives the latter's error to no other stream.
+    #[cfg(feature = "h2")]
+    if let Some(error) = error.find::<h2::Error>() {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        return error.is_remote() && (refused || leaving);
+    }
+    let _ = error;
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_safe_to_repeat_and_a_broken_one_is_not() {
+        let refused = Error::inner(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(outcome(&refused), Outcome::failure(FaultKind::Connect, Replay::Safe));
+
+        let reset = Error::inner(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(outcome(&reset), Outcome::failure(FaultKind::Other, Replay::IfIdempotent));
+    }
+
+    #[cfg(feature = "h2")]
+    #[test]
+    fn a_stream_reset_here_is_not_the_servers_refusal() {
+        let local = Error::inner(h2::Error::from(h2::Reason::REFUSED_STREAM));
+        assert_eq!(outcome(&local), Outcome::failure(FaultKind::Other, Replay::IfIdempotent));
+    }
+}

@@ -1,0 +1,235 @@
+//! gRPC's verdicts: by the status in the trailers, or in a head that is all there is.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use portcullis_core::{
+    Classify, Completion, Error, Fault, FaultKind, Hint, Outcome, Replay, Throttle, Verdict,
+};
+
+use crate::{Body, body::Judge, client, hint};
+
+/// gRPC's status, in trailers or in a head that is all there is.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Judges gRPC calls by their status, which arrives in the trailers after the body, or in the head
+/// when there is no body.
+///
+/// | status | verdict | may be sent again |
+/// |---|---|---|
+/// | OK | success | – |
+/// | UNAVAILABLE | failure | yes, also where the RPC is not idempotent (gRFC A6's custom); see [`unavailable_if_idempotent`](Self::unavailable_if_idempotent) |
+/// | DEADLINE_EXCEEDED | failure | if idempotent |
+/// | UNKNOWN, INTERNAL, DATA_LOSS | failure | no |
+/// | RESOURCE_EXHAUSTED | throttled | only if the server sent a pushback |
+/// | CANCELLED | ignored | – |
+/// | the rest | success: the server is well | – |
+///
+/// Without a status, the HTTP status decides; without that, it is UNKNOWN. A call that is dropped
+/// before its status is cancelled, or timed out if its deadline had passed.
+///
+/// A head that is not the whole response commits the call: retry hands it up.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcClassifier {
+    unavailable: Replay,
+}
+
+/// The codes judged by name here.
+mod code {
+    pub(super) const CANCELLED: u8 = 1;
+    pub(super) const UNKNOWN: u8 = 2;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+    pub(super) const DATA_LOSS: u8 = 15;
+    pub(super) const UNAUTHENTICATED: u8 = 16;
+}
+
+/// Trailers that say a deadline ran out, for a body that is ended here.
+pub(crate) fn deadline_exceeded() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code::DEADLINE_EXCEEDED)));
+    trailers
+}
+
+/// Whether headers announce a gRPC message.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().strip_prefix(b"application/grpc").is_some_and(|rest| {
+            // Not `application/grpc-web`, which is another protocol.
+            matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        })
+    })
+}
+
+// ===== impl GrpcClassifier =====
+
+impl GrpcClassifier {
+    /// The verdicts of the table above.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { unavailable: Replay::Safe }
+    }
+
+    /// Takes UNAVAILABLE as a sign that the server may have acted, so that only idempotent RPCs are
+    /// sent again.
+    #[must_use]
+    pub const fn unavailable_if_idempotent(mut self) -> Self {
+        self.unavailable = Replay::IfIdempotent;
+        self
+    }
+
+    /// The verdict of trailers, or of a head that is all there is; `None` if no status is in it.
+    pub(crate) fn trailers(self, headers: &HeaderMap) -> Option<Outcome> {
+        let status = headers.get(GRPC_STATUS)?;
+        // An unparsable status is an unknown one (gRPC over HTTP/2, "Responses").
+        let code = status.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(code::UNKNOWN);
+        Some(self.code(code, hint::grpc_pushback(headers)))
+    }
+
+    fn code(self, code: u8, hint: Hint) -> Outcome {
+        let kind = FaultKind::Grpc(code);
+        let failure = |replay| Outcome::Failure(Fault::new(kind, replay).with_hint(hint));
+        match code {
+            code::UNAVAILABLE => failure(self.unavailable),
+            code::DEADLINE_EXCEEDED => failure(Replay::IfIdempotent),
+            code::UNKNOWN | code::INTERNAL | code::DATA_LOSS => failure(Replay::Forbidden),
+            code::RESOURCE_EXHAUSTED => {
+                let throttle = Throttle::new(kind).with_hint(hint);
+                let replay = if hint == Hint::None { Replay::Forbidden } else { throttle.replay };
+                Outcome::Throttled(Throttle { replay, ..throttle })
+            }
+            code::CANCELLED => Outcome::Ignored,
+            _ => Outcome::Success,
+        }
+    }
+
+    /// What a response means whose end brings no status: the HTTP status decides, else it is
+    /// unknown (gRPC's "HTTP to gRPC status code mapping").
+    fn without_status(self, status: StatusCode) -> Outcome {
+        let code = match status {
+            StatusCode::UNAUTHORIZED => code::UNAUTHENTICATED,
+            StatusCode::FORBIDDEN => code::PERMISSION_DENIED,
+            StatusCode::NOT_FOUND => code::UNIMPLEMENTED,
+            StatusCode::BAD_REQUEST => code::INTERNAL,
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => code::UNAVAILABLE,
+            _ => code::UNKNOWN,
+        };
+        self.code(code, Hint::None)
+    }
+
+    /// The verdict of a head that settles the call, if it does.
+    fn head<B>(self, response: &Response<B>) -> Option<Outcome> {
+        self.trailers(response.headers()).or_else(|| {
+            let ok = response.status() == StatusCode::OK;
+            (!ok).then(|| self.without_status(response.status()))
+        })
+    }
+}
+
+impl Default for GrpcClassifier {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B> Classify<Response<B>> for GrpcClassifier
+where
+    B: http_body::Body,
+{
+    type Response = Response<Body<B>>;
+
+    fn at_head(&self, result: Result<&Response<B>, &Error>) -> Verdict {
+        match result {
+            Ok(response) => match self.head(response) {
+                Some(outcome) => Verdict::Final(outcome),
+                None => Verdict::SoFar(Outcome::Success),
+            },
+            Err(error) => Verdict::Final(client::outcome(error)),
+        }
+    }
+
+    fn classify(
+        &self,
+        result: Result<Response<B>, Error>,
+        done: Completion,
+    ) -> Result<Self::Response, Error> {
+        match result {
+            Ok(response) => {
+                let judge = match self.head(&response) {
+                    Some(outcome) => Judge::http(outcome),
+                    None => Judge::grpc(*self, self.without_status(StatusCode::OK)),
+                };
+                Ok(response.map(|body| Body::watched(body, judge, done)))
+            }
+            Err(error) => {
+                done.settle(client::outcome(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(status: Option<&'static str>, pushback: Option<&'static str>) -> Verdict {
+        let mut response = Response::new(String::new());
+        if let Some(status) = status {
+            response.headers_mut().insert(GRPC_STATUS, HeaderValue::from_static(status));
+        }
+        if let Some(pushback) = pushback {
+            let name = hint::GRPC_RETRY_PUSHBACK_MS;
+            response.headers_mut().insert(name, HeaderValue::from_static(pushback));
+        }
+        GrpcClassifier::new().at_head(Ok(&response))
+    }
+
+    #[test]
+    fn a_head_with_a_status_settles_the_call() {
+        assert_eq!(head(Some("0"), None), Verdict::Final(Outcome::Success));
+        assert_eq!(head(Some("5"), None), Verdict::Final(Outcome::Success));
+        assert_eq!(head(Some("1"), None), Verdict::Final(Outcome::Ignored));
+        let unavailable = Outcome::failure(FaultKind::Grpc(14), Replay::Safe);
+        assert_eq!(head(Some("14"), None), Verdict::Final(unavailable));
+        let unknown = Outcome::failure(FaultKind::Grpc(2), Replay::Forbidden);
+        assert_eq!(head(Some("what"), None), Verdict::Final(unknown));
+    }
+
+    #[test]
+    fn a_head_without_one_commits_the_call() {
+        assert_eq!(head(None, None), Verdict::SoFar(Outcome::Success));
+    }
+
+    #[test]
+    fn exhausted_resources_are_retried_only_on_a_pushback() {
+        let replay = |pushback| head(Some("8"), pushback).outcome().replay();
+        assert_eq!(replay(None), Some(Replay::Forbidden));
+        assert_eq!(replay(Some("20")), Some(Replay::Safe));
+        assert_eq!(head(Some("8"), Some("-1")).outcome().hint(), Hint::Never);
+    }
+
+    #[test]
+    fn without_a_status_the_http_status_decides() {
+        let mut response = Response::new(String::new());
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        let verdict = GrpcClassifier::new().at_head(Ok(&response));
+        assert_eq!(verdict.outcome().kind(), Some(FaultKind::Grpc(14)));
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        let is = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            is_grpc(&headers)
+        };
+        assert!(is("application/grpc") && is("application/grpc+proto"));
+        assert!(!is("application/grpc-web") && !is("application/json"));
+    }
+}

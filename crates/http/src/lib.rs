@@ -1,0 +1,51 @@
+//! HTTP and gRPC for Portcullis: what a response means, to the end of its body.
+//!
+//! - [`HttpClassifier`] and [`GrpcClassifier`] judge calls for every layer of a stack.
+//! - [`Body`] is what they wrap a response's body in: the verdict falls at its end, and the limits
+//!   of a timeout layer hold until then.
+//! - [`CloneBody`] and [`BufferBody`] keep requests so that they can be sent again.
+//! - [`PropagateLayer`] tells the server the time left and the attempt.
+//! - [`RejectionsLayer`] turns refusals into responses.
+//! - [`hint`] reads the server's advice on when to come back.
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use portcullis_core::{Classify, Keep, Kept, Outcome};
+//! use portcullis_http::{CloneBody, HttpClassifier};
+//!
+//! let mut response = Response::new(Full::<bytes::Bytes>::default());
+//! *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+//! let verdict = HttpClassifier::new().at_head(Ok(&response));
+//! assert!(matches!(verdict.outcome(), Outcome::Throttled(_)));
+//!
+//! let (_sent, kept) = CloneBody.keep(Request::post("/charge").body(()).unwrap());
+//! assert!(!kept.idempotent());
+//! ```
+//!
+//! # Features
+//!
+//! - `hyper-util` (default): reads hyper's and hyper-util's errors, to know whether a request was
+//!   sent at all.
+//! - `h2` (default): reads HTTP/2's errors, to know a refused stream.
+
+mod body;
+mod classify;
+mod client;
+mod grpc;
+pub mod hint;
+mod keep;
+mod propagate;
+mod rejections;
+
+pub use self::{
+    body::Body,
+    classify::HttpClassifier,
+    grpc::{GRPC_STATUS, GrpcClassifier},
+    hint::GRPC_RETRY_PUSHBACK_MS,
+    keep::{BufferBody, CloneBody, KeptBuffer, KeptClone, ReplayBody},
+    propagate::{
+        GRPC_PREVIOUS_RPC_ATTEMPTS, GRPC_TIMEOUT, Propagate, PropagateLayer, parse_grpc_timeout,
+    },
+    rejections::{Rejections, RejectionsBody, RejectionsLayer, ResponseFuture},
+};

@@ -1,0 +1,159 @@
+//! Refusals as responses, for whoever must answer rather than fail.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{Either, Full};
+use pin_project_lite::pin_project;
+use portcullis_core::{BoxError, Error, FaultKind, Rejection, RejectionKind};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    grpc::{GRPC_STATUS, is_grpc},
+    hint::{self, GRPC_RETRY_PUSHBACK_MS},
+};
+
+/// Makes [`Rejections`] services. Belongs outermost, above every layer that refuses.
+///
+/// | refusal | HTTP | gRPC |
+/// |---|---|---|
+/// | `Open` | 503 and `Retry-After` | UNAVAILABLE and `grpc-retry-pushback-ms` |
+/// | `Limited` | 429 and `Retry-After` | RESOURCE_EXHAUSTED and the pushback |
+/// | `Elapsed` | 504 | DEADLINE_EXCEEDED |
+/// | `Exhausted` | 504 after a timeout, else 503 | DEADLINE_EXCEEDED or UNAVAILABLE |
+///
+/// The response's text is the refusal's own. Other errors are handed up as they are. Which protocol
+/// is answered in is told by the request's `content-type`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RejectionsLayer;
+
+/// Turns refusals into responses.
+#[derive(Clone, Debug)]
+pub struct Rejections<S> {
+    inner: S,
+}
+
+/// The body of a response that may be a refusal.
+pub type RejectionsBody<B> = Either<B, Full<Bytes>>;
+
+pin_project! {
+    /// The response of [`Rejections`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        grpc: bool,
+    }
+}
+
+// ===== impl RejectionsLayer =====
+
+impl RejectionsLayer {
+    /// Answers refusals as in the table above.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl<S> Layer<S> for RejectionsLayer {
+    type Service = Rejections<S>;
+
+    fn layer(&self, inner: S) -> Rejections<S> {
+        Rejections { inner }
+    }
+}
+
+// ===== impl Rejections =====
+
+impl<S, ReqB, ResB> Service<Request<ReqB>> for Rejections<S>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<RejectionsBody<ResB>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(Error::inner)
+    }
+
+    fn call(&mut self, req: Request<ReqB>) -> Self::Future {
+        let grpc = is_grpc(req.headers());
+        ResponseFuture { inner: self.inner.call(req), grpc }
+    }
+}
+
+// ===== impl ResponseFuture =====
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<RejectionsBody<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        Poll::Ready(match ready!(this.inner.poll(cx)) {
+            Ok(response) => Ok(response.map(Either::Left)),
+            Err(error) => {
+                let error = Error::inner(error);
+                let response = error.rejection().map(|rejection| respond(rejection, *this.grpc));
+                response.map(|response| response.map(Either::Right)).ok_or(error)
+            }
+        })
+    }
+}
+
+fn respond(rejection: &dyn Rejection, grpc: bool) -> Response<Full<Bytes>> {
+    let timed_out = rejection.outcome().kind() == Some(FaultKind::Timeout);
+    let (status, code) = match rejection.kind() {
+        RejectionKind::Limited => (StatusCode::TOO_MANY_REQUESTS, 8_u16),
+        RejectionKind::Elapsed => (StatusCode::GATEWAY_TIMEOUT, 4),
+        RejectionKind::Exhausted if timed_out => (StatusCode::GATEWAY_TIMEOUT, 4),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, 14),
+    };
+    let text = rejection.to_string();
+    let mut response = Response::new(Full::default());
+    let headers = response.headers_mut();
+    if grpc {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from(code));
+        write_message(headers, &text);
+        if let Some(wait) = rejection.retry_after() {
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(GRPC_RETRY_PUSHBACK_MS, HeaderValue::from(millis));
+        }
+    } else {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, plain);
+        if let Some(wait) = rejection.retry_after() {
+            headers.insert(header::RETRY_AFTER, hint::to_retry_after(wait));
+        }
+        *response.status_mut() = status;
+        *response.body_mut() = Full::from(text);
+    }
+    response
+}
+
+/// Writes `grpc-message`: what is not printable ASCII, and the percent sign, percent-encoded (gRPC
+/// over HTTP/2, "Responses").
+fn write_message(headers: &mut HeaderMap, text: &str) {
+    let mut message = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => message.push(char::from(byte)),
+            _ => message.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert("grpc-message", message);
+    }
+}
