@@ -120,11 +120,7 @@ where
         response: impl Fn() -> Res + Send + Sync + 'static,
         build: B,
     ) -> Self {
-        Self {
-            request: Box::new(request),
-            response: Arc::new(response),
-            build,
-        }
+        Self { request: Box::new(request), response: Arc::new(response), build }
     }
 
     /// Runs every check.
@@ -304,9 +300,7 @@ where
 
         let (earlier, latest) = (WakeCounter::new(), WakeCounter::new());
         for wakes in [&earlier, &latest] {
-            let poll = future
-                .as_mut()
-                .poll(&mut Context::from_waker(&wakes.waker()));
+            let poll = future.as_mut().poll(&mut Context::from_waker(&wakes.waker()));
             assert!(
                 poll.is_pending(),
                 "contract: there is an answer before the inner service gave one"

@@ -24,11 +24,7 @@ pin_project! {
 
 impl<Req, Res, E> ResponseFuture<Req, Res, E> {
     pub(crate) fn new(step: Step<Res, E>, flight: Flight<Req>) -> Self {
-        Self {
-            step: Some(step),
-            sleep: None,
-            flight,
-        }
+        Self { step: Some(step), sleep: None, flight }
     }
 }
 
@@ -42,11 +38,7 @@ impl<Req, Res, E> Future for ResponseFuture<Req, Res, E> {
                 ready!(sleep.poll(cx));
                 this.sleep.set(None);
             }
-            match this
-                .step
-                .take()
-                .expect("a response future was polled after it had answered")
-            {
+            match this.step.take().expect("a response future was polled after it had answered") {
                 Step::Ok(response) => {
                     this.flight.land();
                     return Poll::Ready(Ok(response));

@@ -179,18 +179,13 @@ impl<Req> Journal<Req> {
         entries.in_flight += 1;
         entries.peak_in_flight = entries.peak_in_flight.max(entries.in_flight);
         drop(entries);
-        Flight {
-            journal: self.clone(),
-            landed: false,
-        }
+        Flight { journal: self.clone(), landed: false }
     }
 }
 
 impl<Req> Clone for Journal<Req> {
     fn clone(&self) -> Self {
-        Self {
-            entries: Arc::clone(&self.entries),
-        }
+        Self { entries: Arc::clone(&self.entries) }
     }
 }
 

@@ -83,10 +83,7 @@ where
 /// # }
 /// ```
 pub fn poll_k<F: Future>(future: F, k: usize) -> PollK<F> {
-    PollK {
-        future: Some(future),
-        polls_left: k,
-    }
+    PollK { future: Some(future), polls_left: k }
 }
 
 /// Awaits `future` and says how often it was polled until it was done: a future that is woken only
@@ -150,9 +147,7 @@ impl<F: Future> Future for PollK<F> {
 
 impl<F> fmt::Debug for PollK<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PollK")
-            .field("polls_left", &self.polls_left)
-            .finish_non_exhaustive()
+        f.debug_struct("PollK").field("polls_left", &self.polls_left).finish_non_exhaustive()
     }
 }
 
@@ -178,9 +173,7 @@ impl<F: Future> Future for CountPolls<F> {
 
 impl<F> fmt::Debug for CountPolls<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CountPolls")
-            .field("polls", &self.polls)
-            .finish_non_exhaustive()
+        f.debug_struct("CountPolls").field("polls", &self.polls).finish_non_exhaustive()
     }
 }
 

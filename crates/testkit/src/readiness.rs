@@ -121,9 +121,7 @@ impl<E> Readiness<E> {
 
 impl<E> Clone for Readiness<E> {
     fn clone(&self) -> Self {
-        Self {
-            state: Arc::clone(&self.state),
-        }
+        Self { state: Arc::clone(&self.state) }
     }
 }
 

@@ -89,11 +89,7 @@ impl<Req, Res, E> Script<Req, Res, E> {
     /// A script of these steps, in this order, without a tail.
     #[must_use]
     pub fn new(steps: impl IntoIterator<Item = Step<Res, E>>) -> Self {
-        Self {
-            steps: steps.into_iter().collect(),
-            tail: None,
-            answered: 0,
-        }
+        Self { steps: steps.into_iter().collect(), tail: None, answered: 0 }
     }
 
     /// A script that answers every call with the same step.
@@ -147,10 +143,7 @@ impl<Req, Res, E> Script<Req, Res, E> {
         match (self.steps.pop_front(), &mut self.tail) {
             (Some(step), _) => step,
             (None, Some(respond)) => respond(request, n),
-            (None, None) => panic!(
-                "the script has {n} steps and no tail, and call {} came",
-                n + 1
-            ),
+            (None, None) => panic!("the script has {n} steps and no tail, and call {} came", n + 1),
         }
     }
 }

@@ -46,10 +46,7 @@ impl Seed {
     ///
     /// If the range is empty.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
-        assert!(
-            !range.is_empty(),
-            "no number is within the empty range {range:?}"
-        );
+        assert!(!range.is_empty(), "no number is within the empty range {range:?}");
         let width = u128::from(range.end - range.start);
         // The high half of the product is uniform over the width, without a division.
         let offset = (u128::from(self.next_u64()) * width) >> 64;

@@ -115,12 +115,7 @@ impl<Req, Res, E> ScriptedService<Req, Res, E> {
 
     fn instance_of(shared: Arc<Shared<Req, Res, E>>, strict: bool) -> Self {
         shared.journal.instance_made();
-        Self {
-            instance: shared.readiness.instance(),
-            shared,
-            readied: false,
-            strict,
-        }
+        Self { instance: shared.readiness.instance(), shared, readied: false, strict }
     }
 }
 

@@ -41,12 +41,7 @@ enum Flaw {
 }
 
 fn layered(flaw: Flaw) -> impl Fn(Inner) -> Layered {
-    move |inner| Layered {
-        inner,
-        flaw,
-        ready: false,
-        failed: None,
-    }
+    move |inner| Layered { inner, flaw, ready: false, failed: None }
 }
 
 async fn run(flaw: Flaw) {
@@ -109,10 +104,9 @@ impl Service<u32> for Layered {
                 std::mem::forget(self.inner.clone());
                 Box::pin(self.inner.call(request))
             }
-            Flaw::KeepsTheFirstWakerOfTheCall => Box::pin(FirstWaker {
-                inner: Box::pin(self.inner.call(request)),
-                waker: None,
-            }),
+            Flaw::KeepsTheFirstWakerOfTheCall => {
+                Box::pin(FirstWaker { inner: Box::pin(self.inner.call(request)), waker: None })
+            }
             Flaw::AnswersAlone => Box::pin(async { Ok(0) }),
             Flaw::NeverAnswers => Box::pin(std::future::pending()),
             _ => Box::pin(self.inner.call(request)),

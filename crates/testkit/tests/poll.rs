@@ -28,11 +28,7 @@ async fn poll_k_gives_the_output_that_is_there_in_time() {
         let mut polls = 0;
         poll_fn(move |_| {
             polls += 1;
-            if polls == 3 {
-                Poll::Ready("third")
-            } else {
-                Poll::Pending
-            }
+            if polls == 3 { Poll::Ready("third") } else { Poll::Pending }
         })
     };
     assert_eq!(poll_k(ready_at_third(), 2).await, None);
@@ -52,12 +48,7 @@ fn poll_k_drops_the_future_with_its_last_poll() {
     let mut polling = pin!(poll_k(future, 1));
     let wakes = WakeCounter::new();
     let waker = wakes.waker();
-    assert!(
-        polling
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_ready()
-    );
+    assert!(polling.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
     assert_eq!(Arc::strong_count(&held), 1, "dropped before `PollK` is");
     assert_eq!(wakes.count(), 0);
 }
@@ -79,11 +70,7 @@ fn the_generator_gives_the_published_numbers() {
     let mut seed = Seed::new(1_234_567);
     assert_eq!(
         [seed.next_u64(), seed.next_u64(), seed.next_u64()],
-        [
-            6_457_827_717_110_365_317,
-            3_203_168_211_198_807_973,
-            9_817_491_932_198_370_423
-        ]
+        [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
     );
 }
 

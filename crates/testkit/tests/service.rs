@@ -66,10 +66,7 @@ async fn wrapped_steps_happen_from_the_outside_in() {
 #[tokio::test(start_paused = true)]
 async fn a_hanging_step_neither_answers_nor_wakes() {
     let mut service = ScriptedService::<(), u32>::new(Script::repeat(Step::Hang));
-    let hanging = timeout(
-        Duration::from_secs(3600),
-        count_polls(call(&mut service, ())),
-    );
+    let hanging = timeout(Duration::from_secs(3600), count_polls(call(&mut service, ())));
     assert!(hanging.await.is_err());
     assert_eq!(service.journal().cancelled(), 1);
 }
@@ -82,14 +79,7 @@ async fn a_panicking_step_panics_in_the_future_and_frees_the_call() {
 
     let panic = task.await.unwrap_err().into_panic();
     assert_eq!(*panic.downcast::<String>().unwrap(), "as told");
-    assert_eq!(
-        (
-            journal.in_flight(),
-            journal.completed(),
-            journal.cancelled()
-        ),
-        (0, 0, 1)
-    );
+    assert_eq!((journal.in_flight(), journal.completed(), journal.cancelled()), (0, 0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,11 +133,7 @@ async fn requests_are_kept_when_asked_for() {
 #[test]
 #[should_panic(expected = "ScriptedService::recording")]
 fn requests_that_were_not_kept_cannot_be_asked_for() {
-    drop(
-        ScriptedService::<u32, u32>::answering(200)
-            .journal()
-            .requests(),
-    );
+    drop(ScriptedService::<u32, u32>::answering(200).journal().requests());
 }
 
 // ===== the contract =====
@@ -268,14 +254,8 @@ fn readiness_fails_as_often_as_told_even_while_held() {
     readiness.fail_next(TestError("one"));
     assert_eq!(wakes.count(), 1);
     readiness.fail_next(TestError("two"));
-    assert_eq!(
-        poll(&mut service, &wakes),
-        Poll::Ready(Err(TestError("one")))
-    );
-    assert_eq!(
-        poll(&mut service, &wakes),
-        Poll::Ready(Err(TestError("two")))
-    );
+    assert_eq!(poll(&mut service, &wakes), Poll::Ready(Err(TestError("one"))));
+    assert_eq!(poll(&mut service, &wakes), Poll::Ready(Err(TestError("two"))));
     assert!(poll(&mut service, &wakes).is_pending());
     readiness.release();
     assert_eq!(poll(&mut service, &wakes), Poll::Ready(Ok(())));
