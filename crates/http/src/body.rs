@@ -88,7 +88,7 @@ impl<B: http_body::Body> Body<B> {
     pub(crate) fn watched(inner: B, judge: Judge, done: Completion) -> Self {
         // Nobody polls a body that is known to be empty.
         let watching = if inner.is_end_stream() {
-            done.settle(judge.at_end);
+            done.settle_at_head(judge.at_end);
             None
         } else {
             Some(Watching { done, judge, waiting: false, since: None, timer: None })

@@ -117,7 +117,7 @@ where
                 Ok(response.map(|body| Body::watched(body, judge, done)))
             }
             Err(error) => {
-                done.settle(self.error(&error));
+                done.settle_at_head(self.error(&error));
                 Err(error)
             }
         }

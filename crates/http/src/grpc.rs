@@ -167,7 +167,7 @@ where
                 Ok(response.map(|body| Body::watched(body, judge, done)))
             }
             Err(error) => {
-                done.settle(client::outcome(&error));
+                done.settle_at_head(client::outcome(&error));
                 Err(error)
             }
         }
