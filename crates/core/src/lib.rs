@@ -31,6 +31,7 @@ mod error;
 mod event;
 mod invalid;
 mod keep;
+mod keyed;
 mod outcome;
 mod reason;
 mod registry;
@@ -50,6 +51,7 @@ pub use self::{
     event::{Event, LayerKind, Observer, State, Voice, What},
     invalid::Invalid,
     keep::{ByClone, Cloned, Keep, Kept},
+    keyed::Keyed,
     outcome::{Fault, FaultKind, Hint, Outcome, Replay, Throttle},
     reason::Reason,
     registry::Registry,
