@@ -1,0 +1,30 @@
+//! Tower's contract, kept by the layers of this crate.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use portcullis_http::{PropagateLayer, RejectionsLayer};
+use portcullis_testkit::{ScriptedService, assert_send, assert_sync, contract::Suite};
+use tower_layer::Layer;
+
+type Inner = ScriptedService<Request<Full<Bytes>>, Response<Full<Bytes>>>;
+
+#[tokio::test(start_paused = true)]
+async fn propagate_keeps_towers_contract() {
+    let layered = |inner: Inner| PropagateLayer::new().layer(inner);
+    Suite::with(Request::default, Response::default, layered).run().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_keep_towers_contract() {
+    let layered = |inner: Inner| RejectionsLayer::new().layer(inner);
+    Suite::with(Request::default, Response::default, layered).run().await;
+}
+
+#[test]
+fn layers_go_where_services_go() {
+    assert_send::<PropagateLayer>();
+    assert_sync::<PropagateLayer>();
+    assert_send::<RejectionsLayer>();
+    assert_sync::<RejectionsLayer>();
+}
