@@ -110,6 +110,10 @@ pub enum Reason {
         /// Attempts that may be made, the first included.
         max: u32,
     },
+    /// A layer below refused the call and did not say when another try makes sense.
+    RefusedBelow,
+    /// The inner service failed while it was made ready for another attempt.
+    ReadinessFailed,
     /// Retries were switched off for this call.
     RetryDisabled,
     /// The retry budget is spent.
@@ -197,6 +201,12 @@ impl fmt::Display for Reason {
             }
             Self::NotReplayable => f.write_str("the request cannot be sent again"),
             Self::AttemptsUsed { max } => write!(f, "all {max} attempts are used"),
+            Self::RefusedBelow => {
+                f.write_str("a layer below refused it and did not say when to come back")
+            }
+            Self::ReadinessFailed => {
+                f.write_str("the inner service failed while it was made ready again")
+            }
             Self::RetryDisabled => f.write_str("retries are off for this call"),
             Self::BudgetSpent { balance_milli } => {
                 write!(f, "retry budget spent ({:.2} of 1 token left)", balance_milli as f64 / 1e3)
