@@ -1,0 +1,235 @@
+//! How long each wait is: the backoff, what chance makes of it, and where chance comes from.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{Backoff, Jitter};
+
+/// Computes the wait before each retry.
+#[derive(Clone, Debug)]
+pub(crate) struct Delays {
+    source: Source,
+    jitter: Jitter,
+}
+
+#[derive(Clone)]
+enum Source {
+    Plain(Backoff),
+    Custom { cap: Duration, delay: CustomDelay },
+}
+
+/// The wait before retry n, from 1, by a function of the user's.
+pub(crate) type CustomDelay = Arc<dyn Fn(u32) -> Duration + Send + Sync>;
+
+/// What a wait is drawn from: `min(cap, floor + U(0, width))`.
+///
+/// With a hint the random part comes on top of the hint, so the two are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spread {
+    floor: Duration,
+    width: Duration,
+    cap: Duration,
+}
+
+/// Where random numbers come from.
+pub(crate) enum Chance {
+    /// A generator of each thread's own: nothing is shared.
+    Thread,
+    /// One sequence, for tests that must repeat.
+    Seeded(AtomicU64),
+}
+
+// ===== impl Delays =====
+
+impl Delays {
+    pub(crate) fn new(backoff: Backoff, jitter: Jitter) -> Self {
+        Self { source: Source::Plain(backoff), jitter }
+    }
+
+    pub(crate) fn custom(cap: Duration, delay: CustomDelay, jitter: Jitter) -> Self {
+        Self { source: Source::Custom { cap, delay }, jitter }
+    }
+
+    /// What the wait before retry `retry` (from 1) is drawn from, after a wait of `previous`.
+    pub(crate) fn before(&self, retry: u32, previous: Option<Duration>) -> Spread {
+        let (delay, cap) = match &self.source {
+            Source::Plain(Backoff::Exponential { initial, multiplier, max }) => {
+                let grown = multiplier.powf(f64::from(retry.saturating_sub(1)));
+                // Beyond what a duration can hold it is beyond the cap as well.
+                let delay = Duration::try_from_secs_f64(initial.as_secs_f64() * grown);
+                (delay.unwrap_or(*max), *max)
+            }
+            Source::Plain(Backoff::Fixed { delay }) => (*delay, Duration::MAX),
+            Source::Plain(Backoff::Decorrelated { initial, max }) => {
+                let highest = previous.unwrap_or(*initial).saturating_mul(3);
+                return Spread {
+                    floor: *initial,
+                    width: highest.saturating_sub(*initial),
+                    cap: *max,
+                };
+            }
+            Source::Custom { cap, delay } => (delay(retry), *cap),
+        };
+        Spread::new(delay.min(cap), cap, self.jitter)
+    }
+}
+
+// ===== impl Spread =====
+
+impl Spread {
+    fn new(delay: Duration, cap: Duration, jitter: Jitter) -> Self {
+        let (floor, width) = match jitter {
+            Jitter::Full => (Duration::ZERO, delay),
+            Jitter::Equal => (delay - delay / 2, delay / 2),
+            Jitter::Fraction(fraction) => {
+                // Cut at the cap, all long waits would be alike: the herd would be back.
+                let floor = delay.min(cap.div_f64(1.0 + fraction));
+                (floor, floor.mul_f64(fraction))
+            }
+            Jitter::None => (delay, Duration::ZERO),
+        };
+        Self { floor, width, cap }
+    }
+
+    /// A wait, drawn with the random `word`.
+    pub(crate) fn draw(self, word: u64) -> Duration {
+        self.cap.min(self.floor.saturating_add(share(self.width, word)))
+    }
+
+    /// A wait of at least `hint`, drawn with the random `word`. A hint may exceed the cap.
+    pub(crate) fn draw_after(self, hint: Duration, word: u64) -> Duration {
+        hint.saturating_add(self.cap.min(share(self.width, word)))
+    }
+}
+
+// ===== impl Chance =====
+
+impl Chance {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self::Seeded(AtomicU64::new(seed))
+    }
+
+    /// 64 random bits.
+    pub(crate) fn next(&self) -> u64 {
+        match self {
+            Self::Thread => fastrand::u64(..),
+            // Relaxed: each caller gets a number of its own from the counter, and nothing else is
+            // published by it.
+            Self::Seeded(counter) => mix(counter.fetch_add(GAMMA, Ordering::Relaxed)),
+        }
+    }
+}
+
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's output function (Steele, Lea and Flood, OOPSLA 2014).
+fn mix(counter: u64) -> u64 {
+    let z = counter.wrapping_add(GAMMA);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// `U(0, width)`, both ends included.
+fn share(width: Duration, word: u64) -> Duration {
+    let nanos = u64::try_from(width.as_nanos()).unwrap_or(u64::MAX);
+    // The high half of the product is uniform over the width, without a division.
+    let drawn = (u128::from(word) * (u128::from(nanos) + 1)) >> 64;
+    Duration::from_nanos(u64::try_from(drawn).unwrap_or(nanos))
+}
+
+// ===== impl Debug =====
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(backoff) => backoff.fmt(f),
+            Self::Custom { cap, .. } => {
+                f.debug_struct("Custom").field("cap", cap).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LOWEST: u64 = 0;
+    const HIGHEST: u64 = u64::MAX;
+
+    fn ends(delays: &Delays, retry: u32) -> (Duration, Duration) {
+        let spread = delays.before(retry, None);
+        (spread.draw(LOWEST), spread.draw(HIGHEST))
+    }
+
+    #[test]
+    fn full_jitter_is_drawn_between_nothing_and_the_doubling_delay() {
+        let delays = Delays::new(Backoff::default(), Jitter::Full);
+        let highest = [1, 2, 4, 8, 16, 30, 30].map(|s| SECOND * s);
+        for (retry, highest) in (1..).zip(highest) {
+            assert_eq!(ends(&delays, retry), (Duration::ZERO, highest));
+        }
+        assert_eq!(ends(&delays, u32::MAX).1, SECOND * 30);
+    }
+
+    #[test]
+    fn the_other_jitters_stay_within_the_cap_and_keep_their_spread() {
+        let with = |jitter| Delays::new(Backoff::default(), jitter);
+        assert_eq!(ends(&with(Jitter::None), 2), (SECOND * 2, SECOND * 2));
+        assert_eq!(ends(&with(Jitter::Equal), 2), (SECOND, SECOND * 2));
+
+        let quarter = with(Jitter::Fraction(0.25));
+        assert_eq!(ends(&quarter, 1), (SECOND, SECOND * 5 / 4));
+        assert_eq!(ends(&quarter, 9), (SECOND * 24, SECOND * 30));
+        let fixed = Delays::new(Backoff::fixed(SECOND), Jitter::Fraction(0.25));
+        assert_eq!(ends(&fixed, 1), (SECOND, SECOND * 5 / 4));
+    }
+
+    #[test]
+    fn decorrelated_waits_grow_from_the_one_before() {
+        let delays = Delays::new(Backoff::decorrelated(SECOND, SECOND * 30), Jitter::None);
+        assert_eq!(ends(&delays, 1), (SECOND, SECOND * 3));
+        let later = delays.before(2, Some(SECOND * 7));
+        assert_eq!(later.draw(LOWEST), SECOND);
+        assert_eq!(later.draw(HIGHEST), SECOND * 21);
+        let capped = delays.before(3, Some(SECOND * 21));
+        assert_eq!(capped.draw(HIGHEST), SECOND * 30);
+    }
+
+    #[test]
+    fn a_custom_delay_is_bounded_by_its_cap() {
+        let delays = Delays::custom(SECOND, Arc::new(|_| Duration::MAX), Jitter::Full);
+        assert_eq!(ends(&delays, 1), (Duration::ZERO, SECOND));
+    }
+
+    #[test]
+    fn a_hint_is_a_floor_that_may_exceed_the_cap() {
+        let hint = SECOND * 50;
+        for (jitter, highest) in [
+            (Jitter::None, hint),
+            (Jitter::Full, hint + SECOND * 2),
+            (Jitter::Equal, hint + SECOND),
+            (Jitter::Fraction(0.5), hint + SECOND),
+        ] {
+            let spread = Delays::new(Backoff::default(), jitter).before(2, None);
+            assert_eq!(spread.draw_after(hint, LOWEST), hint);
+            assert_eq!(spread.draw_after(hint, HIGHEST), highest);
+        }
+    }
+
+    #[test]
+    fn a_seed_repeats_itself() {
+        let (one, two) = (Chance::seeded(7), Chance::seeded(7));
+        let drawn: Vec<_> = (0..4).map(|_| one.next()).collect();
+        assert_eq!(drawn, (0..4).map(|_| two.next()).collect::<Vec<_>>());
+        assert!(drawn.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

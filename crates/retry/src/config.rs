@@ -1,0 +1,322 @@
+//! Settings: plain data, validated once when a layer is built.
+
+use std::time::Duration;
+
+use portcullis_core::Invalid;
+
+/// The longest delay any setting may ask for.
+const LONGEST: Duration = Duration::from_secs(86_400);
+const LONGEST_ALLOWED: &str = "at most 1 day";
+
+/// The settings of a retry layer.
+///
+/// With the feature `serde` it reads from a file; durations are written as `250ms` or `30s`, unknown
+/// fields are errors, and missing ones take their defaults.
+///
+/// ```
+/// use portcullis_retry::{Backoff, Jitter, RetryConfig};
+/// use std::time::Duration;
+///
+/// let mut config = RetryConfig::default();
+/// config.max_attempts = 5;
+/// config.backoff = Backoff::exponential(Duration::from_millis(200), Duration::from_secs(10));
+/// config.jitter = Jitter::Fraction(0.25);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default)
+)]
+#[non_exhaustive]
+pub struct RetryConfig {
+    /// Attempts for one call, the first included. At least 1, which means no retries; 3 by default.
+    pub max_attempts: u32,
+    /// How long the wait before each retry is, before jitter. Exponential by default: 1 s, doubled
+    /// each time, at most 30 s.
+    pub backoff: Backoff,
+    /// What chance does to those waits. [`Jitter::Full`] by default.
+    pub jitter: Jitter,
+    /// The longest wait that a hint of the peer may ask for; a longer one ends the retries. From 0
+    /// to 1 day; 60 s by default.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+    pub max_hint: Duration,
+    /// What keeps retries from amplifying an outage; `None` (in a file: `false`) for no such limit.
+    #[cfg_attr(feature = "serde", serde(with = "budget_or_false"))]
+    pub budget: Option<BudgetConfig>,
+}
+
+/// How long the wait before each retry is, before [`Jitter`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum Backoff {
+    /// Before retry n (from 1): `min(max, initial · multiplierⁿ⁻¹)`.
+    Exponential {
+        /// The wait before the first retry. Above 0 and at most `max`; 1 s by default.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "initial"))]
+        initial: Duration,
+        /// What each wait is multiplied by for the next. From 1 to 100; 2 by default.
+        #[cfg_attr(feature = "serde", serde(default = "multiplier"))]
+        multiplier: f64,
+        /// No wait is longer, jitter included. At most 1 day; 30 s by default.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "max"))]
+        max: Duration,
+    },
+    /// The same before each retry.
+    Fixed {
+        /// The wait. From 0 to 1 day. There is no other cap: [`Jitter::Fraction`] lengthens it.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
+        delay: Duration,
+    },
+    /// Each wait is drawn: `min(max, U(initial, 3 · previous))`, where the first `previous` is
+    /// `initial` ("decorrelated jitter", Brooker, *Exponential Backoff and Jitter*, AWS 2015). It is
+    /// its own jitter: [`RetryConfig::jitter`] does not apply.
+    Decorrelated {
+        /// No wait is shorter. Above 0 and at most `max`; 1 s by default.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "initial"))]
+        initial: Duration,
+        /// No wait is longer. At most 1 day; 30 s by default.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "max"))]
+        max: Duration,
+    },
+}
+
+/// What chance does to a computed wait `d`, so that clients which failed together do not come back
+/// together. Every form stays within the backoff's cap.
+///
+/// A hint of the peer is a floor: the random part comes on top of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum Jitter {
+    /// `U(0, d)` ("full jitter", Brooker 2015). Spreads best and keeps the least load.
+    #[default]
+    Full,
+    /// `d/2 + U(0, d/2)`.
+    Equal,
+    /// `d + U(0, f·d)` for a fraction f from 0 to 1. Near the cap, d is shortened so that the
+    /// longest wait is the cap and the spread remains.
+    Fraction(f64),
+    /// `d` exactly. For a single client only.
+    None,
+}
+
+/// The settings of a [`Budget`](crate::Budget): a bucket of tokens, of which a retry takes one.
+///
+/// In any interval of `t` seconds with `n` first attempts, at most
+/// `capacity + ratio · n + reserve · t` retries are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default)
+)]
+#[non_exhaustive]
+pub struct BudgetConfig {
+    /// Tokens the bucket holds, and starts with: the burst of retries when everything fails at
+    /// once, and the number of retries that may wait at one time. From 1 to 1000; 100 by default.
+    pub capacity: u32,
+    /// Tokens that each first attempt pays in: the share of calls that may be retried for as long as
+    /// it lasts. From 0 to 1, in thousandths; 0.2 by default.
+    pub ratio: f64,
+    /// Tokens that flow in per second, so that a quiet client can retry at all. From 0 to 100, in
+    /// thousandths; 1 by default.
+    pub reserve: f64,
+}
+
+// ===== impl RetryConfig =====
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            backoff: Backoff::default(),
+            jitter: Jitter::default(),
+            max_hint: Duration::from_secs(60),
+            budget: Some(BudgetConfig::default()),
+        }
+    }
+}
+
+impl RetryConfig {
+    /// Checks every field, the budget's included.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if self.max_attempts == 0 {
+            return Err(Invalid::new("max_attempts", 0, "at least 1"));
+        }
+        self.backoff.validate()?;
+        if let Jitter::Fraction(fraction) = self.jitter
+            && !(0.0..=1.0).contains(&fraction)
+        {
+            return Err(Invalid::new("jitter.fraction", fraction, "from 0 to 1"));
+        }
+        at_most_longest("max_hint", self.max_hint)?;
+        self.budget.as_ref().map_or(Ok(()), BudgetConfig::validate)
+    }
+}
+
+// ===== impl Backoff =====
+
+impl Backoff {
+    /// Doubling from `initial` up to `max`.
+    #[must_use]
+    pub const fn exponential(initial: Duration, max: Duration) -> Self {
+        Self::Exponential { initial, multiplier: multiplier(), max }
+    }
+
+    /// The same wait before each retry.
+    #[must_use]
+    pub const fn fixed(delay: Duration) -> Self {
+        Self::Fixed { delay }
+    }
+
+    /// Drawn between `initial` and three times the wait before, up to `max`.
+    #[must_use]
+    pub const fn decorrelated(initial: Duration, max: Duration) -> Self {
+        Self::Decorrelated { initial, max }
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        let (initial, max) = match *self {
+            Self::Fixed { delay } => return at_most_longest("backoff.delay", delay),
+            Self::Exponential { initial, multiplier, max } => {
+                if !(1.0..=100.0).contains(&multiplier) {
+                    return Err(Invalid::new("backoff.multiplier", multiplier, "from 1 to 100"));
+                }
+                (initial, max)
+            }
+            Self::Decorrelated { initial, max } => (initial, max),
+        };
+        at_most_longest("backoff.max", max)?;
+        if initial.is_zero() || initial > max {
+            return Err(Invalid::new(
+                "backoff.initial",
+                initial,
+                format!("above 0 and at most backoff.max, {max:?}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::exponential(initial(), max())
+    }
+}
+
+// ===== impl BudgetConfig =====
+
+impl BudgetConfig {
+    /// The most tokens a bucket may hold. The budget's packed word has room for no more.
+    pub const MAX_CAPACITY: u32 = 1_000;
+    /// The most tokens that may flow in per second.
+    pub const MAX_RESERVE: f64 = 100.0;
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if !(1..=Self::MAX_CAPACITY).contains(&self.capacity) {
+            return Err(Invalid::new("budget.capacity", self.capacity, "from 1 to 1000"));
+        }
+        if !(0.0..=1.0).contains(&self.ratio) {
+            return Err(Invalid::new("budget.ratio", self.ratio, "from 0 to 1"));
+        }
+        if !(0.0..=Self::MAX_RESERVE).contains(&self.reserve) {
+            return Err(Invalid::new("budget.reserve", self.reserve, "from 0 to 100"));
+        }
+        Ok(())
+    }
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self { capacity: 100, ratio: 0.2, reserve: 1.0 }
+    }
+}
+
+const fn initial() -> Duration {
+    Duration::from_secs(1)
+}
+
+const fn multiplier() -> f64 {
+    2.0
+}
+
+const fn max() -> Duration {
+    Duration::from_secs(30)
+}
+
+pub(crate) fn at_most_longest(field: &'static str, value: Duration) -> Result<(), Invalid> {
+    if value > LONGEST {
+        return Err(Invalid::new(field, value, LONGEST_ALLOWED));
+    }
+    Ok(())
+}
+
+/// A budget's settings, or `false` for none: not every file format has a null.
+#[cfg(feature = "serde")]
+mod budget_or_false {
+    use std::fmt;
+
+    use serde::{
+        Deserialize, Deserializer, Serialize, Serializer,
+        de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+    };
+
+    use super::BudgetConfig;
+
+    pub(super) fn serialize<S: Serializer>(
+        budget: &Option<BudgetConfig>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match budget {
+            Some(config) => config.serialize(serializer),
+            None => serializer.serialize_bool(false),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<BudgetConfig>, D::Error> {
+        struct Settings;
+
+        impl<'de> Visitor<'de> for Settings {
+            type Value = Option<BudgetConfig>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a budget's settings, or false")
+            }
+
+            fn visit_bool<E: Error>(self, on: bool) -> Result<Self::Value, E> {
+                Ok(on.then(BudgetConfig::default))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                BudgetConfig::deserialize(MapAccessDeserializer::new(map)).map(Some)
+            }
+        }
+
+        deserializer.deserialize_any(Settings)
+    }
+}

@@ -1,0 +1,315 @@
+//! The decision: whether another attempt is made, when, and why.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use portcullis_core::{Call, Error, FaultKind, Hint, Invalid, Outcome, Reason, Replay};
+
+use crate::{
+    Budget, Jitter, RetryConfig, Withdrawal,
+    backoff::{CustomDelay, Delays},
+    config::at_most_longest,
+};
+
+/// Decides whether a failed attempt is followed by another. It is told the time and the chance; it
+/// neither waits nor sends.
+///
+/// [`Retry`](crate::Retry) asks it on live calls. It can as well be asked in a test with invented
+/// time, or beside recorded traffic.
+///
+/// ```
+/// use portcullis_core::{Call, FaultKind, Outcome, Reason, Replay, clock};
+/// use portcullis_retry::{Attempt, Decision, Policy, RetryConfig};
+///
+/// # fn main() -> Result<(), portcullis_core::Invalid> {
+/// let policy = Policy::new(&RetryConfig::default())?;
+/// let refused = Outcome::failure(FaultKind::Connect, Replay::Safe);
+/// let decision = policy.decide(
+///     &Attempt::new(1, refused),
+///     &Call::new(),
+///     clock::now(),
+///     None,
+///     || Some("the request once more"),
+///     || u64::MAX / 2,
+/// );
+/// match decision {
+///     Decision::Retry(plan) => assert_eq!(plan.reason, Reason::Backoff { retry: 1 }),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    max_attempts: u32,
+    delays: Delays,
+    max_hint: Duration,
+    budget: Option<Budget>,
+    opinion: Option<OpinionFn>,
+}
+
+pub(crate) type OpinionFn = Arc<dyn Fn(&Attempt<'_>) -> Opinion + Send + Sync>;
+
+/// An attempt that did not succeed, as far as the decision concerns it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Attempt<'a> {
+    /// Which attempt it was, from 1.
+    pub number: u32,
+    /// The verdict at its head.
+    pub outcome: Outcome,
+    /// The error, where it ended in one and not in a response.
+    pub error: Option<&'a Error>,
+    /// Whether sending the request twice does no more than sending it once: the caller's word for
+    /// the call, else the request's own.
+    pub idempotent: bool,
+}
+
+/// What a user's rule says to another attempt: see
+/// [`retry_if`](crate::RetryBuilder::retry_if).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opinion {
+    /// Nothing: the verdict decides.
+    #[default]
+    None,
+    /// Another attempt is worth while and does no harm, whatever the verdict's
+    /// [`Replay`] says and whether or not the request is idempotent. Only the caller's own
+    /// `not_idempotent` for the call stands above it. Attempts, hint, deadline and budget still
+    /// bound it.
+    Retry,
+    /// No other attempt.
+    Forbid,
+}
+
+/// What follows an attempt.
+#[derive(Debug)]
+#[must_use]
+pub enum Decision<T> {
+    /// There is no reason for another attempt: the result is the caller's.
+    Done,
+    /// Another attempt is made.
+    Retry(Plan<T>),
+    /// None is made, for this reason: the result is the caller's.
+    GiveUp(Reason),
+}
+
+/// Another attempt: what is sent, and when.
+#[derive(Debug)]
+#[must_use]
+pub struct Plan<T> {
+    /// The request.
+    pub request: T,
+    /// How long to wait first; it may be zero.
+    pub delay: Duration,
+    /// What the delay rests on.
+    pub reason: Reason,
+    /// What the backoff computed, to be told to the next decision; `None` where a hint took its
+    /// place and the one before still holds.
+    pub computed: Option<Duration>,
+    /// The budget's token, to be spent when the request is sent; `None` without a budget.
+    pub withdrawal: Option<Withdrawal>,
+}
+
+// ===== impl Policy =====
+
+impl Policy {
+    /// A policy with these settings, and a budget of its own.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is out of its range.
+    pub fn new(config: &RetryConfig) -> Result<Self, Invalid> {
+        config.validate()?;
+        Ok(Self {
+            max_attempts: config.max_attempts,
+            delays: Delays::new(config.backoff, config.jitter),
+            max_hint: config.max_hint,
+            budget: config.budget.map(Budget::new).transpose()?,
+            opinion: None,
+        })
+    }
+
+    pub(crate) fn with_custom_delay(
+        mut self,
+        cap: Duration,
+        delay: CustomDelay,
+        jitter: Jitter,
+    ) -> Result<Self, Invalid> {
+        at_most_longest("backoff.max", cap)?;
+        self.delays = Delays::custom(cap, delay, jitter);
+        Ok(self)
+    }
+
+    pub(crate) fn with_budget(mut self, budget: Budget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    pub(crate) fn with_opinion(mut self, opinion: Option<OpinionFn>) -> Self {
+        self.opinion = opinion;
+        self
+    }
+
+    /// The budget, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
+    }
+
+    /// How many attempts `call` may have, the first included: the caller's word, else the settings'.
+    #[must_use]
+    pub fn max_attempts(&self, call: &Call) -> u32 {
+        let attempts = call.overrides().max_attempts;
+        attempts.unwrap_or(self.max_attempts).max(1)
+    }
+
+    /// Notes that a first attempt is made.
+    pub fn first(&self, now: Instant) {
+        if let Some(budget) = &self.budget {
+            budget.deposit(now);
+        }
+    }
+
+    /// Decides what follows an attempt that came to its head, or failed, at `now`.
+    ///
+    /// `previous` is what the backoff [computed](Plan::computed) last for this call. `again` makes
+    /// the request once more, and `chance` gives 64 random bits; both are asked once at most. The
+    /// budget is asked last, so that nothing is withdrawn in vain.
+    pub fn decide<T>(
+        &self,
+        attempt: &Attempt<'_>,
+        call: &Call,
+        now: Instant,
+        previous: Option<Duration>,
+        again: impl FnOnce() -> Option<T>,
+        chance: impl FnOnce() -> u64,
+    ) -> Decision<T> {
+        match self.plan(attempt, call, now, previous, again, chance) {
+            Ok(Some(plan)) => Decision::Retry(plan),
+            Ok(None) => Decision::Done,
+            Err(reason) => Decision::GiveUp(reason),
+        }
+    }
+
+    fn plan<T>(
+        &self,
+        attempt: &Attempt<'_>,
+        call: &Call,
+        now: Instant,
+        previous: Option<Duration>,
+        again: impl FnOnce() -> Option<T>,
+        chance: impl FnOnce() -> u64,
+    ) -> Result<Option<Plan<T>>, Reason> {
+        let Some(replay) = attempt.outcome.replay() else {
+            return Ok(None);
+        };
+        let opinion = match &self.opinion {
+            Some(opinion) => opinion(attempt),
+            None => Opinion::None,
+        };
+        may_be_sent_again(replay, opinion, attempt, call)?;
+        self.has_attempts_left(attempt, call)?;
+        self.accept(attempt.outcome.hint())?;
+
+        let retry = attempt.number;
+        let spread = self.delays.before(retry, previous);
+        let (delay, reason, computed) = match attempt.outcome.hint() {
+            Hint::After(hint) => (spread.draw_after(hint, chance()), Reason::Hinted { hint }, None),
+            // `accept` let no `Never` through.
+            Hint::None | Hint::Never => {
+                let delay = spread.draw(chance());
+                (delay, Reason::Backoff { retry }, Some(delay))
+            }
+        };
+
+        if let Some(left) = call.remaining(now)
+            && delay >= left
+        {
+            return Err(Reason::DeadlineTooClose { left, needed: delay });
+        }
+        let request = again().ok_or(Reason::NotReplayable)?;
+        let budget = self.budget.as_ref();
+        let withdrawal = budget.map(|budget| budget.withdraw(now)).transpose()?;
+        Ok(Some(Plan { request, delay, reason, computed, withdrawal }))
+    }
+
+    fn has_attempts_left(&self, attempt: &Attempt<'_>, call: &Call) -> Result<(), Reason> {
+        let max = self.max_attempts(call);
+        if attempt.number < max {
+            return Ok(());
+        }
+        match call.overrides().max_attempts {
+            Some(0 | 1) => Err(Reason::RetryDisabled),
+            _ => Err(Reason::AttemptsUsed { max }),
+        }
+    }
+
+    fn accept(&self, hint: Hint) -> Result<(), Reason> {
+        match hint {
+            Hint::Never => Err(Reason::HintNever),
+            Hint::After(hint) if hint > self.max_hint => {
+                Err(Reason::HintTooLong { hint, max: self.max_hint })
+            }
+            Hint::After(_) | Hint::None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("max_attempts", &self.max_attempts)
+            .field("delays", &self.delays)
+            .field("max_hint", &self.max_hint)
+            .field("budget", &self.budget)
+            .field("opinion", &self.opinion.is_some())
+            .finish()
+    }
+}
+
+// ===== impl Attempt =====
+
+impl Attempt<'_> {
+    /// Attempt `number`, from 1, of a request that is not idempotent, without an error to look at.
+    #[must_use]
+    pub const fn new(number: u32, outcome: Outcome) -> Self {
+        Self { number, outcome, error: None, idempotent: false }
+    }
+
+    /// The same attempt of an idempotent request, or of one that is not.
+    #[must_use]
+    pub const fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+}
+
+fn may_be_sent_again(
+    replay: Replay,
+    opinion: Opinion,
+    attempt: &Attempt<'_>,
+    call: &Call,
+) -> Result<(), Reason> {
+    match (opinion, replay) {
+        (Opinion::Forbid, _) => Err(Reason::NotRetryable),
+        (Opinion::Retry, Replay::Safe) => Ok(()),
+        (Opinion::Retry, _) if call.overrides().idempotent == Some(false) => {
+            Err(Reason::NotIdempotent)
+        }
+        (Opinion::Retry, _) => Ok(()),
+        (Opinion::None, Replay::Forbidden) => Err(Reason::NotRetryable),
+        (Opinion::None, Replay::IfIdempotent) if !attempt.idempotent => Err(Reason::NotIdempotent),
+        // A breaker or a limiter of our own that says not when: asking it again at once is of no
+        // use, and a backoff would only hold the caller up.
+        (Opinion::None, _)
+            if attempt.outcome.kind() == Some(FaultKind::Rejected)
+                && attempt.outcome.hint() == Hint::None =>
+        {
+            Err(Reason::RefusedBelow)
+        }
+        (Opinion::None, Replay::Safe | Replay::IfIdempotent) => Ok(()),
+    }
+}
