@@ -1,0 +1,147 @@
+//! What a call's limits come to. Told the time, it answers with points in time; it reads no clock
+//! and waits for nothing.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use portcullis_core::{Call, Invalid, Phase, Until, Watch};
+
+use crate::config::{Limits, TimeoutConfig};
+
+/// Valid limits, for the layer and for each named operation.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    defaults: Limits,
+    operations: Box<[Limits]>,
+    by_name: BTreeMap<Box<str>, Operation>,
+}
+
+/// Which limits a call is under: the defaults, or those of a named operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operation(Option<u32>);
+
+/// What is settled about a call when it starts.
+///
+/// It is small, for it is kept in the call's future; the rest is asked of the [`Policy`] as the call
+/// goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// When the call started: when it first found the inner service not ready, or when it was made.
+    pub started: Instant,
+    /// When the call was made.
+    pub called: Instant,
+    /// The end of it all: the layer's own limit, or the inherited deadline if that comes first.
+    pub whole: Option<Until>,
+    /// Which limits it is under.
+    pub operation: Operation,
+}
+
+// ===== impl Policy =====
+
+impl Policy {
+    /// The policy of these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`TimeoutConfig::validate`].
+    pub fn new(config: &TimeoutConfig) -> Result<Self, Invalid> {
+        config.validate()?;
+        let numbered = config.operations.iter().zip(0..);
+        Ok(Self {
+            defaults: config.limits.bounded(),
+            operations: config
+                .operations
+                .values()
+                .map(|limits| limits.or(&config.limits).bounded())
+                .collect(),
+            by_name: numbered
+                .map(|((name, _), number)| (name.as_str().into(), Operation(Some(number))))
+                .collect(),
+        })
+    }
+
+    /// The limits in force for an operation: its own, the layer's where it has none, and nothing
+    /// that is as good as never.
+    #[must_use]
+    pub fn limits(&self, operation: Operation) -> &Limits {
+        let named = operation.0.and_then(|number| self.operations.get(number as usize));
+        named.unwrap_or(&self.defaults)
+    }
+
+    /// Plans a call made at `now` that has been waiting for readiness since `since`, if it has.
+    ///
+    /// The caller's [`timeout`](portcullis_core::call::With::timeout) takes the place of the total
+    /// limit, longer or shorter. The inherited deadline holds in any case.
+    #[must_use]
+    pub fn plan(&self, call: &Call, since: Option<Instant>, now: Instant) -> Plan {
+        let started = since.map_or(now, |since| since.min(now));
+        let overrides = call.overrides();
+        let operation = match &overrides.name {
+            Some(name) => self.by_name.get(&**name).copied().unwrap_or_default(),
+            None => Operation::default(),
+        };
+
+        let own = match (self.limits(operation).whole(), overrides.timeout) {
+            (None | Some((Phase::Total, _)), Some(ordered)) => {
+                Limits::new().with_total(ordered).bounded().whole()
+            }
+            (configured, _) => configured,
+        };
+        let own = own.map(|(phase, limit)| Until::new(started, phase, limit));
+        let inherited = call.deadline().map(|at| Until {
+            at,
+            phase: Phase::Inherited,
+            limit: at.saturating_duration_since(started),
+        });
+
+        Plan { started, called: now, whole: earliest(own, inherited), operation }
+    }
+
+    /// What ran out before the call could be made: waiting for readiness took it all, or the call was
+    /// overdue when it came.
+    #[must_use]
+    pub fn overdue(&self, plan: &Plan) -> Option<Until> {
+        let readiness = self
+            .limits(plan.operation)
+            .readiness
+            .map(|limit| Until::new(plan.started, Phase::Readiness, limit));
+        earliest(readiness, plan.whole).filter(|until| until.at <= plan.called)
+    }
+
+    /// By when the response's head must be there.
+    #[must_use]
+    pub fn until_head(&self, plan: &Plan) -> Option<Until> {
+        let limit = self.limits(plan.operation).head;
+        let head = limit.map(|limit| Until::new(plan.called, Phase::Head, limit));
+        earliest(plan.whole, head)
+    }
+
+    /// What is left for the response's body, whose head was there at `head`.
+    #[must_use]
+    pub fn watch(&self, plan: &Plan, head: Instant) -> Watch {
+        let limits = self.limits(plan.operation);
+        let body = limits.body.map(|limit| Until::new(head, Phase::Body, limit));
+        Watch { until: earliest(plan.whole, body), idle: limits.idle }
+    }
+}
+
+// ===== impl Operation =====
+
+impl Operation {
+    /// As one word, 0 for the defaults.
+    pub(crate) fn to_word(self) -> u64 {
+        self.0.map_or(0, |number| u64::from(number) + 1)
+    }
+
+    /// What [`to_word`](Self::to_word) made.
+    pub(crate) fn from_word(word: u64) -> Self {
+        Self(word.checked_sub(1).and_then(|number| u32::try_from(number).ok()))
+    }
+}
+
+/// The earlier of two; the first of two at once.
+fn earliest(one: Option<Until>, other: Option<Until>) -> Option<Until> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.at < one.at => Some(other),
+        (one, other) => one.or(other),
+    }
+}

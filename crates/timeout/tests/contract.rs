@@ -1,0 +1,57 @@
+//! Tower's contract, and facts about the types.
+
+use std::time::Duration;
+
+use portcullis_core::ByResult;
+use portcullis_testkit::{
+    ScriptedService, assert_clone, assert_debug, assert_send, assert_sync, contract::Suite,
+};
+use portcullis_timeout::{ResponseFuture, Timeout, TimeoutLayer};
+use tower_layer::Layer;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn keeps_towers_contract_under_every_limit() {
+    let layer = TimeoutLayer::builder("contract")
+        .total(9 * SECOND)
+        .readiness(SECOND)
+        .head(SECOND)
+        .body(SECOND)
+        .idle(SECOND)
+        .slow(SECOND)
+        .build()
+        .unwrap();
+    Suite::new(|inner: ScriptedService<String, u32>| layer.layer(inner)).run().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn keeps_towers_contract_without_any_timer() {
+    let layer = TimeoutLayer::builder("contract").slow(SECOND).build().unwrap();
+    Suite::new(|inner: ScriptedService<(), ()>| layer.layer(inner)).run().await;
+}
+
+#[test]
+fn types_are_what_a_stack_needs() {
+    /// Neither `Debug` nor anything else.
+    #[derive(Clone)]
+    struct Bare;
+
+    assert_clone::<Timeout<Bare, Bare>>();
+    assert_clone::<TimeoutLayer<Bare>>();
+    assert_debug::<Timeout<Bare, Bare>>();
+    assert_debug::<TimeoutLayer<Bare>>();
+    assert_debug::<ResponseFuture<Bare, Bare>>();
+    assert_send::<ResponseFuture<Bare, Bare>>();
+    assert_send::<Timeout<Bare>>();
+    assert_sync::<Timeout<Bare>>();
+}
+
+/// What the layer adds to the inner future, timer and scope included. A change here is a change of
+/// every stack's size.
+#[test]
+fn the_future_stays_small() {
+    let own = size_of::<ResponseFuture<std::future::Ready<()>, ByResult>>()
+        - size_of::<tokio::time::Sleep>();
+    assert!(own <= 256, "{own} bytes beside the timer");
+}
