@@ -52,8 +52,10 @@ pub(crate) async fn ready_after<S: Service<()>>(
     S::Error: std::fmt::Debug,
 {
     readiness.hold();
-    assert!(poll_k(ready(service), 1).await.is_none());
-    advance(wait).await;
+    for part in [wait / 2, wait - wait / 2] {
+        assert!(poll_k(ready(service), 1).await.is_none());
+        advance(part).await;
+    }
     readiness.release();
     ready(service).await.unwrap();
 }
