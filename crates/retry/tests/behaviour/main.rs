@@ -1,0 +1,8 @@
+//! What the layer does, one test for each sentence about it.
+
+mod attempts;
+mod budget;
+mod decisions;
+mod fakes;
+mod settings;
+mod waiting;

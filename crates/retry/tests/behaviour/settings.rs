@@ -1,0 +1,129 @@
+//! Settings and their ranges.
+
+use std::time::Duration;
+
+use portcullis_retry::{Backoff, BudgetConfig, Jitter, RetryConfig};
+
+use crate::fakes::{SECOND, builder};
+
+fn refused(change: impl FnOnce(&mut RetryConfig)) -> &'static str {
+    let mut config = RetryConfig::default();
+    change(&mut config);
+    let invalid = builder().config(config).build().unwrap_err();
+    invalid.field()
+}
+
+fn refused_budget(change: impl FnOnce(&mut BudgetConfig)) -> &'static str {
+    let mut budget = BudgetConfig::default();
+    change(&mut budget);
+    let invalid = builder().budget(budget).build().unwrap_err();
+    assert_eq!(portcullis_retry::Budget::new(budget).unwrap_err(), invalid);
+    invalid.field()
+}
+
+#[test]
+fn what_is_out_of_its_range_is_named() {
+    let day = SECOND * 86_400;
+    let longer = day + Duration::from_nanos(1);
+    assert_eq!(refused(|c| c.max_attempts = 0), "max_attempts");
+    assert_eq!(refused(|c| c.max_hint = longer), "max_hint");
+    assert_eq!(refused(|c| c.backoff = Backoff::fixed(longer)), "backoff.delay");
+    for backoff in [
+        Backoff::exponential(Duration::ZERO, day),
+        Backoff::exponential(SECOND * 2, SECOND),
+        Backoff::decorrelated(Duration::ZERO, day),
+    ] {
+        assert_eq!(refused(|c| c.backoff = backoff), "backoff.initial");
+    }
+    let too_long = Backoff::decorrelated(SECOND, longer);
+    assert_eq!(refused(|c| c.backoff = too_long), "backoff.max");
+    for multiplier in [0.99, 101.0, f64::NAN, f64::INFINITY] {
+        let backoff = Backoff::Exponential { initial: SECOND, multiplier, max: SECOND };
+        assert_eq!(refused(|c| c.backoff = backoff), "backoff.multiplier");
+    }
+    for fraction in [-0.1, 1.1, f64::NAN] {
+        let jitter = Jitter::Fraction(fraction);
+        assert_eq!(refused(|c| c.jitter = jitter), "jitter.fraction");
+    }
+    assert_eq!(refused_budget(|b| b.capacity = 0), "budget.capacity");
+    assert_eq!(refused_budget(|b| b.capacity = 1_001), "budget.capacity");
+    assert_eq!(refused_budget(|b| b.ratio = 1.01), "budget.ratio");
+    assert_eq!(refused_budget(|b| b.ratio = f64::NAN), "budget.ratio");
+    assert_eq!(refused_budget(|b| b.reserve = -1.0), "budget.reserve");
+    assert_eq!(refused_budget(|b| b.reserve = 100.1), "budget.reserve");
+
+    let custom = builder().backoff_fn(longer, |_| SECOND).build();
+    assert_eq!(custom.unwrap_err().field(), "backoff.max");
+}
+
+#[test]
+fn defaults_are_what_the_docs_say() {
+    let config = RetryConfig::default();
+    assert_eq!(config.max_attempts, 3);
+    assert_eq!(config.backoff, Backoff::exponential(SECOND, SECOND * 30));
+    assert_eq!(config.jitter, Jitter::Full);
+    assert_eq!(config.max_hint, SECOND * 60);
+    let budget = config.budget.unwrap();
+    assert_eq!((budget.capacity, budget.ratio, budget.reserve), (100, 0.2, 1.0));
+}
+
+#[cfg(feature = "serde")]
+mod files {
+    use super::*;
+
+    fn read(text: &str) -> Result<RetryConfig, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_missing_takes_its_default() {
+        assert_eq!(read("{}").unwrap(), RetryConfig::default());
+        let config = read(
+            r#"{ "backoff": { "exponential": { "initial": "250ms" } }, "jitter": { "fraction": 0.25 },
+                 "max_hint": "2m", "budget": { "capacity": 10 } }"#,
+        );
+        let mut expected = RetryConfig::default();
+        expected.backoff = Backoff::exponential(SECOND / 4, SECOND * 30);
+        expected.jitter = Jitter::Fraction(0.25);
+        expected.max_hint = SECOND * 120;
+        expected.budget = Some(BudgetConfig::default()).map(|mut budget| {
+            budget.capacity = 10;
+            budget
+        });
+        assert_eq!(config.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_budget_can_be_switched_off() {
+        for off in ["false", "null"] {
+            let config = read(&format!(r#"{{ "budget": {off} }}"#)).unwrap();
+            assert_eq!(config.budget, None);
+        }
+        let on = read(r#"{ "budget": true }"#).unwrap();
+        assert_eq!(on.budget, Some(BudgetConfig::default()));
+    }
+
+    #[test]
+    fn unknown_fields_are_errors_that_name_them() {
+        for text in [
+            r#"{ "retries": 3 }"#,
+            r#"{ "backoff": { "exponential": { "retries": 1 } } }"#,
+            r#"{ "budget": { "retries": 1 } }"#,
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains("unknown field `retries`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        let mut config = RetryConfig::default();
+        config.backoff = Backoff::decorrelated(SECOND / 3, SECOND * 7);
+        config.jitter = Jitter::Equal;
+        for budget in [None, Some(BudgetConfig::default())] {
+            config.budget = budget;
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(read(&text).unwrap(), config, "{text}");
+        }
+    }
+}
