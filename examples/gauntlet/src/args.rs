@@ -1,0 +1,158 @@
+//! The words on the command line.
+
+use std::{ffi::OsString, fmt, ops::RangeInclusive};
+
+use lexopt::{Arg, Parser};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+The same load through a bare client and through a Portcullis stack, side by side, while the
+upstream behind each goes through all weathers. Prints a table and judges the stack's promises.
+
+Usage: gauntlet [OPTIONS]
+
+Options:
+      --seconds N  how long the load lasts, 5 to 600 [default: 20]
+      --seed N     decides which requests fail and how, 0 to 18446744073709551615 [default: 1]
+      --json       print one JSON object instead of the table
+  -h, --help       print this
+
+Exit status: 0 when every promise was kept, 1 when one was not or the run failed, 2 when the
+options are wrong.";
+
+const SECONDS: RangeInclusive<u64> = 5..=600;
+
+/// How the gauntlet is to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Args {
+    /// How long the load lasts, in seconds, 5 to 600.
+    pub(crate) seconds: u64,
+    /// Decides which requests fail and how.
+    pub(crate) seed: u64,
+    /// Whether to print JSON instead of the table.
+    pub(crate) json: bool,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// To run.
+    Run(Args),
+    /// For help.
+    Help,
+}
+
+/// A word on the command line that means nothing, or a value out of its range.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misused(String);
+
+// ===== impl Args =====
+
+impl Args {
+    /// Reads the words after the program's name.
+    ///
+    /// # Errors
+    ///
+    /// Names the option, the value it was given and what is allowed.
+    pub(crate) fn parse<I>(words: I) -> Result<Asked, Misused>
+    where
+        I: IntoIterator,
+        I::Item: Into<OsString>,
+    {
+        let mut args = Self::default();
+        let mut parser = Parser::from_args(words);
+        while let Some(word) = parser.next().map_err(misused)? {
+            match word {
+                Arg::Long("seconds") => args.seconds = number(&mut parser, "seconds", SECONDS)?,
+                Arg::Long("seed") => args.seed = number(&mut parser, "seed", 0..=u64::MAX)?,
+                Arg::Long("json") => args.json = true,
+                Arg::Long("help") | Arg::Short('h') => return Ok(Asked::Help),
+                other => return Err(misused(other.unexpected())),
+            }
+        }
+        Ok(Asked::Run(args))
+    }
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { seconds: 20, seed: 1, json: false }
+    }
+}
+
+// ===== impl Misused =====
+
+impl fmt::Display for Misused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; `--help` lists the options", self.0)
+    }
+}
+
+fn number(parser: &mut Parser, option: &str, allowed: RangeInclusive<u64>) -> Result<u64, Misused> {
+    let (least, most) = (allowed.start(), allowed.end());
+    let Ok(value) = parser.value() else {
+        return Err(Misused(format!(
+            "option `--{option}` needs a whole number from {least} to {most}"
+        )));
+    };
+    let value = value.to_string_lossy();
+    match value.parse() {
+        Ok(number) if allowed.contains(&number) => Ok(number),
+        _ => Err(Misused(format!(
+            "option `--{option}` is `{value}`, but must be a whole number from {least} to {most}"
+        ))),
+    }
+}
+
+fn misused(error: lexopt::Error) -> Misused {
+    Misused(match error {
+        lexopt::Error::UnexpectedOption(option) => format!("there is no option `{option}`"),
+        lexopt::Error::UnexpectedValue { option, value } => {
+            format!("option `{option}` takes no value, but was given `{}`", value.to_string_lossy())
+        }
+        lexopt::Error::UnexpectedArgument(word) => {
+            format!("`{}` is not an option", word.to_string_lossy())
+        }
+        other => other.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Asked, String> {
+        Args::parse(words.split_whitespace()).map_err(|misused| misused.to_string())
+    }
+
+    #[test]
+    fn options_are_read_in_any_order() {
+        assert_eq!(parse(""), Ok(Asked::Run(Args::default())));
+        let asked = Args { seconds: 600, seed: u64::MAX, json: true };
+        assert_eq!(
+            parse("--json --seed=18446744073709551615 --seconds 600"),
+            Ok(Asked::Run(asked))
+        );
+        assert_eq!(parse("--seed 3 -h"), Ok(Asked::Help));
+    }
+
+    #[test]
+    fn wrong_words_are_refused_by_name_value_and_range() {
+        let told = |words: &str| parse(words).unwrap_err();
+        for seconds in ["4", "601", "-5", "1.5", "ten"] {
+            assert_eq!(
+                parse(&format!("--seconds={seconds}")).unwrap_err(),
+                format!(
+                    "option `--seconds` is `{seconds}`, but must be a whole number from 5 to 600; \
+                     `--help` lists the options"
+                )
+            );
+        }
+        assert!(told("--seed 18446744073709551616").contains("`18446744073709551616`"));
+        assert!(told("--seconds").contains("`--seconds` needs a whole number from 5 to 600"));
+        assert!(told("--secs 3").contains("no option `--secs`"));
+        assert!(told("--json=yes").contains("`--json` takes no value, but was given `yes`"));
+        assert!(told("20").contains("`20` is not an option"));
+        assert!(told("-x").contains("no option `-x`"));
+    }
+}

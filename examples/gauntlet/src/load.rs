@@ -1,0 +1,251 @@
+//! The load: the same requests at the same times through any client, whatever becomes of them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Uri, uri::Authority};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use portcullis_core::{BoxError, RejectionKind, clock, find_error, find_rejection};
+use portcullis_testkit::Seed;
+use tokio::{
+    task::JoinSet,
+    time::{sleep_until, timeout_at},
+};
+use tower::{Service, ServiceExt};
+
+use crate::{
+    attempts::REQUEST_ID,
+    weather::{Script, Weather},
+};
+
+/// Requests a second.
+pub(crate) const RATE: f64 = 150.0;
+/// How long the harness waits for a call. It is no time limit of the client's: the bare one has
+/// none, and its user would wait for ever. A call that is abandoned counts as failed, with the time
+/// it had taken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after the last request the harness still waits for calls that are out; those that are
+/// left are abandoned.
+pub(crate) const DRAIN: Duration = Duration::from_millis(2_000);
+
+/// A request that will be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) id: u32,
+    /// When, in time since the start.
+    pub(crate) at: Duration,
+    pub(crate) method: Method,
+}
+
+/// A call, as the one who made it saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Called {
+    pub(crate) id: u32,
+    /// The weather it was made in.
+    pub(crate) weather: Weather,
+    pub(crate) started: Instant,
+    /// When the body was read to its end, or the call had failed.
+    pub(crate) ended: Instant,
+    pub(crate) result: Result<(), Failed>,
+}
+
+/// Why a call counts as failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// A status other than 2xx, its body whole.
+    Status(StatusCode),
+    /// No connection could be made.
+    Connect,
+    /// The connection failed before the head.
+    Broken,
+    /// The body broke off.
+    Body,
+    /// A layer refused it, or ended it.
+    Rejected(RejectionKind),
+    /// The harness lost its patience.
+    Abandoned,
+}
+
+/// How a side fares at this moment.
+#[derive(Debug, Default)]
+pub(crate) struct Progress([(AtomicU32, AtomicU32); Weather::ALL.len()]);
+
+/// Where and when the load runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    pub(crate) script: Arc<Script>,
+    pub(crate) start: Instant,
+}
+
+// ===== impl Course =====
+
+impl Course {
+    /// The weather at a point in time.
+    pub(crate) fn weather_at(&self, at: Instant) -> Weather {
+        self.script.at(self.since_start(at)).weather
+    }
+
+    /// A point in time, counted from the start.
+    pub(crate) fn since_start(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.start)
+    }
+}
+
+// ===== impl Progress =====
+
+impl Progress {
+    /// The share of the calls made in this weather and over by now that succeeded.
+    pub(crate) fn success(&self, weather: Weather) -> Option<f64> {
+        // Only a display: the two need not be of the same moment.
+        let (over, ok) = &self.0[weather as usize];
+        let over = over.load(Ordering::Relaxed);
+        (over > 0).then(|| f64::from(ok.load(Ordering::Relaxed)) / f64::from(over))
+    }
+
+    fn note(&self, called: &Called) {
+        let (over, ok) = &self.0[called.weather as usize];
+        if called.result.is_ok() {
+            ok.fetch_add(1, Ordering::Relaxed);
+        }
+        over.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The requests of a run: evenly spaced but for a seeded jitter of half a space, 80 % GET, 15 % PUT,
+/// 5 % POST.
+pub(crate) fn plan(seed: u64, length: Duration) -> Vec<Planned> {
+    let mut seed = Seed::new(seed).split();
+    let space = 1.0 / RATE;
+    let count = (length.as_secs_f64() * RATE) as u32;
+    (0..count)
+        .map(|id| {
+            let at = (f64::from(id) + seed.unit() / 2.0) * space;
+            let method = match seed.within(0..100) {
+                0..80 => Method::GET,
+                80..95 => Method::PUT,
+                _ => Method::POST,
+            };
+            Planned { id, at: Duration::from_secs_f64(at), method }
+        })
+        .collect()
+}
+
+/// Makes every planned request at its time, whether or not earlier ones are answered, and waits
+/// until all are over.
+pub(crate) async fn run<S, B>(
+    service: S,
+    upstream: Authority,
+    plan: &[Planned],
+    course: &Course,
+    progress: &Arc<Progress>,
+) -> Vec<Called>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send,
+{
+    let last = course.start + course.script.length() + DRAIN;
+    let mut calls = JoinSet::new();
+    for planned in plan {
+        sleep_until((course.start + planned.at).into()).await;
+        let request = request(planned, &upstream);
+        let (service, course, progress) = (service.clone(), course.clone(), progress.clone());
+        let id = planned.id;
+        calls.spawn(async move {
+            let started = clock::now();
+            let until = last.min(started + PATIENCE);
+            let result = timeout_at(until.into(), call(service, request)).await;
+            let called = Called {
+                id,
+                weather: course.weather_at(started),
+                started,
+                ended: clock::now(),
+                result: result.unwrap_or(Err(Failed::Abandoned)),
+            };
+            progress.note(&called);
+            called
+        });
+    }
+    calls.join_all().await
+}
+
+async fn call<S, B>(service: S, request: Request<Full<Bytes>>) -> Result<(), Failed>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: Body<Error: Into<BoxError>>,
+{
+    let response = service.oneshot(request).await;
+    let response = response.map_err(|error| Failed::of(&error.into(), Failed::Broken))?;
+    let (head, body) = response.into_parts();
+    let mut body = std::pin::pin!(body);
+    while let Some(frame) = body.frame().await {
+        frame.map_err(|error| Failed::of(&error.into(), Failed::Body))?;
+    }
+    match head.status.is_success() {
+        true => Ok(()),
+        false => Err(Failed::Status(head.status)),
+    }
+}
+
+fn request(planned: &Planned, upstream: &Authority) -> Request<Full<Bytes>> {
+    let mut uri = Uri::default().into_parts();
+    uri.scheme = Some(http::uri::Scheme::HTTP);
+    uri.authority = Some(upstream.clone());
+    uri.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    let body = match planned.method {
+        Method::GET => Full::default(),
+        _ => Full::from("a small body, of the kind that can be sent again"),
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = planned.method.clone();
+    // All parts are there, so it cannot fail; were it to, the call would, and be seen to.
+    *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+    request.headers_mut().insert(REQUEST_ID, planned.id.into());
+    request
+}
+
+// ===== impl Failed =====
+
+impl Failed {
+    fn of(error: &BoxError, otherwise: Self) -> Self {
+        if let Some(rejection) = find_rejection(&**error) {
+            return Self::Rejected(rejection.kind());
+        }
+        match find_error::<legacy::Error>(&**error) {
+            Some(error) if error.is_connect() => Self::Connect,
+            _ => otherwise,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_hangs_on_its_seed_and_keeps_its_rate() {
+        let second = Duration::from_secs(1);
+        let plan_of = |seed| plan(seed, 20 * second);
+        assert_eq!(plan_of(1), plan_of(1));
+        assert_ne!(plan_of(1), plan_of(2));
+
+        let plan = plan_of(1);
+        assert_eq!(plan.len(), 3_000);
+        assert!(plan.is_sorted_by_key(|planned| planned.at));
+        let in_fourth = |planned: &&Planned| (3 * second..4 * second).contains(&planned.at);
+        assert_eq!(plan.iter().filter(in_fourth).count(), 150);
+        let share = |method: Method| plan.iter().filter(|planned| planned.method == method).count();
+        assert!((2_300..2_500).contains(&share(Method::GET)));
+        assert!((100..200).contains(&share(Method::POST)));
+    }
+}

@@ -1,0 +1,261 @@
+//! The run as a table for a person, and as JSON for a program.
+
+mod table;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+pub(crate) use self::table::Paint;
+use crate::{
+    args::Args,
+    invariants::Invariant,
+    load::Course,
+    tally::{Figures, SideLog},
+    watch::{StackReport, Transition},
+    weather::Weather,
+};
+
+/// What the run came to. It serializes as the object that `--json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    seed: u64,
+    seconds: u64,
+    with_stack: Figures,
+    without_stack: Figures,
+    weather: Vec<InWeather>,
+    /// Attempts for each call of the client with the stack; the bare one makes one.
+    amplification: f64,
+    rejections: Vec<Counted>,
+    timeouts: Vec<Counted>,
+    retries: Retries,
+    breaker_at_end: &'static str,
+    transitions: Vec<Changed>,
+    invariants: Vec<Invariant>,
+}
+
+/// Both sides in one weather.
+#[derive(Debug, Serialize)]
+struct InWeather {
+    #[serde(rename = "name")]
+    weather: Weather,
+    from_seconds: f64,
+    until_seconds: f64,
+    with_stack: Figures,
+    without_stack: Figures,
+}
+
+/// So many of a kind.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Counted {
+    what: String,
+    count: usize,
+}
+
+/// What became of failed attempts.
+#[derive(Debug, Serialize)]
+struct Retries {
+    made: usize,
+    after_server_hint: usize,
+    gave_up: Vec<Counted>,
+}
+
+/// A breaker's change of state.
+#[derive(Debug, Serialize)]
+struct Changed {
+    at_seconds: f64,
+    weather: Weather,
+    from: &'static str,
+    to: &'static str,
+    reason: String,
+    open_for_ms: Option<f64>,
+}
+
+// ===== impl Summary =====
+
+impl Summary {
+    pub(crate) fn new(
+        args: &Args,
+        course: &Course,
+        bare: &SideLog,
+        stack: &SideLog,
+        report: &StackReport,
+        invariants: Vec<Invariant>,
+    ) -> Self {
+        let with_stack = stack.figures();
+        let told = &report.told;
+        let phases = course.script.phases().iter();
+        Self {
+            seed: args.seed,
+            seconds: args.seconds,
+            with_stack,
+            without_stack: bare.figures(),
+            weather: phases
+                .map(|phase| InWeather {
+                    weather: phase.weather,
+                    from_seconds: seconds(phase.from),
+                    until_seconds: seconds(phase.until),
+                    with_stack: stack.figures_in(phase.weather, course),
+                    without_stack: bare.figures_in(phase.weather, course),
+                })
+                .collect(),
+            amplification: with_stack.amplification,
+            rejections: count(told.rejections.iter().map(|rejected| {
+                let (by, kind) = (rejected.by.as_str(), rejected.kind.as_str());
+                format!("{by}: {kind}")
+            })),
+            timeouts: count(told.timed_out.iter().map(|(_, phase)| (*phase).to_owned())),
+            retries: Retries {
+                made: told.retries.len(),
+                after_server_hint: told.retries.iter().filter(|retry| retry.hinted).count(),
+                gave_up: count(told.gave_up.iter().map(|(_, why)| (*why).to_owned())),
+            },
+            breaker_at_end: report.state_at_end.as_str(),
+            transitions: told
+                .transitions
+                .iter()
+                .map(|transition| Changed::new(transition, course))
+                .collect(),
+            invariants,
+        }
+    }
+
+    /// Whether every promise was kept.
+    pub(crate) fn held(&self) -> bool {
+        self.invariants.iter().all(|invariant| invariant.held)
+    }
+
+    /// One JSON object on one line.
+    pub(crate) fn json(&self) -> String {
+        // Plain numbers and text under text keys: there is nothing in it that JSON cannot say.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+// ===== impl Changed =====
+
+impl Changed {
+    fn new(transition: &Transition, course: &Course) -> Self {
+        Self {
+            at_seconds: seconds(course.since_start(transition.at)),
+            weather: course.weather_at(transition.at),
+            from: transition.from.as_str(),
+            to: transition.to.as_str(),
+            reason: transition.reason.to_string(),
+            open_for_ms: transition.open_for.map(|time| time.as_micros() as f64 / 1e3),
+        }
+    }
+}
+
+/// How many there are of each, the most frequent first.
+fn count(all: impl Iterator<Item = String>) -> Vec<Counted> {
+    let mut counts = BTreeMap::new();
+    for what in all {
+        *counts.entry(what).or_insert(0) += 1;
+    }
+    let counts = counts.into_iter();
+    let mut counts: Vec<_> = counts.map(|(what, count)| Counted { what, count }).collect();
+    counts.sort_by_key(|counted| std::cmp::Reverse(counted.count));
+    counts
+}
+
+/// To the tenth of a millisecond, which is more than a loaded machine can tell.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e4).round() / 1e4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(large: bool) -> Figures {
+        Figures {
+            requests: if large { 90_000 } else { 450 },
+            success_rate: 1.0,
+            p50_ms: 5.25,
+            p95_ms: 812.0,
+            p99_ms: if large { 10_004.0 } else { 9.0 },
+            upstream_calls: if large { 123_456 } else { 450 },
+            amplification: 1.37,
+        }
+    }
+
+    fn summary() -> Summary {
+        let counted = |what: &str| Counted { what: what.repeat(20), count: 1_234 };
+        let changed = || Changed {
+            at_seconds: 412.25,
+            weather: Weather::Throttling,
+            from: "half-open",
+            to: "closed",
+            reason: "12 of 20 calls failed (limit 50 %)".repeat(3),
+            open_for_ms: Some(201.4),
+        };
+        Summary {
+            seed: u64::MAX,
+            seconds: 600,
+            with_stack: figures(true),
+            without_stack: figures(true),
+            weather: vec![InWeather {
+                weather: Weather::Throttling,
+                from_seconds: 8.0,
+                until_seconds: 10.0,
+                with_stack: figures(false),
+                without_stack: figures(false),
+            }],
+            amplification: 1.37,
+            rejections: vec![counted("breaker: open")],
+            timeouts: vec![],
+            retries: Retries {
+                made: 5,
+                after_server_hint: 2,
+                gave_up: vec![counted("budget spent")],
+            },
+            breaker_at_end: "closed",
+            transitions: (0..100).map(|_| changed()).collect(),
+            invariants: vec![Invariant {
+                name: "every attempt beyond the first was told as a retry",
+                held: false,
+                detail: "many numbers ".repeat(9),
+            }],
+        }
+    }
+
+    #[test]
+    fn no_line_of_the_table_is_wider_than_a_hundred_columns() {
+        let table = summary().table(Paint::plain());
+        for line in table.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
+        }
+        assert!(table.lines().count() < 60);
+        assert!(table.contains("… 76 more"));
+        assert!(table.ends_with("1 of 1 promises broken"));
+        assert!(!table.contains('\x1b'));
+    }
+
+    #[test]
+    fn json_is_one_object_with_both_sides() {
+        let json: serde_json::Value = serde_json::from_str(&summary().json()).unwrap();
+        for side in ["with_stack", "without_stack"] {
+            for figures in [&json[side], &json["weather"][0][side]] {
+                for figure in ["requests", "success_rate", "p50_ms", "p95_ms", "p99_ms"] {
+                    assert!(figures[figure].is_number(), "{side} {figure}");
+                }
+                assert!(figures["upstream_calls"].is_u64());
+            }
+        }
+        assert_eq!(json["weather"][0]["name"], "throttling");
+        assert_eq!(json["amplification"], 1.37);
+        assert_eq!(json["transitions"][99]["to"], "closed");
+        assert_eq!(json["invariants"][0]["held"], false);
+    }
+
+    #[test]
+    fn the_most_frequent_comes_first() {
+        let all = ["a", "b", "b"].map(str::to_owned);
+        let counts: Vec<_> = count(all.into_iter())
+            .into_iter()
+            .map(|counted| (counted.what, counted.count))
+            .collect();
+        assert_eq!(counts, [("b".to_owned(), 2), ("a".to_owned(), 1)]);
+    }
+}

@@ -1,0 +1,247 @@
+//! The observer of the stack: what its layers tell, kept for the judgement.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use portcullis_core::{
+    Event, LayerKind, Observer, Reason, RejectionKind, State, What, sync::Mutex,
+};
+
+/// What the stack's side knows of itself, for the report and the judgement.
+#[derive(Clone, Debug)]
+pub(crate) struct StackReport {
+    /// The limit of a whole call, its body included.
+    pub(crate) deadline: Duration,
+    /// Probes that may be out at once.
+    pub(crate) probe_limit: usize,
+    /// The retry budget.
+    pub(crate) budget: Budget,
+    /// What the layers told.
+    pub(crate) told: Told,
+    /// The breaker's state once all calls were over.
+    pub(crate) state_at_end: State,
+    /// Permits that were still out then.
+    pub(crate) in_flight_at_end: usize,
+    /// Probes that were still out then.
+    pub(crate) probes_at_end: usize,
+}
+
+/// The bound a retry budget keeps: in any interval of t seconds with n first attempts, at most
+/// `capacity + ratio · n + reserve_per_second · t` retries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) capacity: f64,
+    pub(crate) ratio: f64,
+    pub(crate) reserve_per_second: f64,
+}
+
+/// What the layers told, in the order they told it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// The breaker's changes of state.
+    pub(crate) transitions: Vec<Transition>,
+    /// Refusals of any layer.
+    pub(crate) rejections: Vec<Rejected>,
+    /// Retries, at the time their token was taken.
+    pub(crate) retries: Vec<Retry>,
+    /// Failures that were handed up although retries were configured, and why.
+    pub(crate) gave_up: Vec<(Instant, &'static str)>,
+    /// Time limits that ran out.
+    pub(crate) timed_out: Vec<(Instant, &'static str)>,
+    /// Calls that the breaker admitted while half-open.
+    pub(crate) probes: Vec<Probe>,
+}
+
+/// A breaker's change of state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transition {
+    pub(crate) at: Instant,
+    pub(crate) from: State,
+    pub(crate) to: State,
+    pub(crate) reason: Reason,
+    pub(crate) open_for: Option<Duration>,
+}
+
+/// A refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rejected {
+    pub(crate) at: Instant,
+    pub(crate) by: LayerKind,
+    pub(crate) kind: RejectionKind,
+}
+
+/// A retry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retry {
+    pub(crate) at: Instant,
+    /// Whether the delay followed the server's hint.
+    pub(crate) hinted: bool,
+}
+
+/// A call that the breaker admitted while half-open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probe {
+    pub(crate) admitted: Instant,
+    /// Which half-open cycle it was admitted in.
+    pub(crate) cycle: usize,
+    /// When its slot was free again, and how many probes had been told of by then: calls read the
+    /// clock before they are admitted, so the two orders can differ.
+    pub(crate) settled: Option<(Instant, usize)>,
+}
+
+/// Listens to the layers of one stack. Clones write into the same record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Watch(Arc<Mutex<Told>>);
+
+// ===== impl Watch =====
+
+impl Watch {
+    /// What was told so far.
+    pub(crate) fn told(&self) -> Told {
+        self.0.lock().clone()
+    }
+
+    /// The breaker's state, as far as it was told.
+    pub(crate) fn state(&self) -> State {
+        let told = self.0.lock();
+        told.transitions.last().map_or(State::Closed, |transition| transition.to)
+    }
+}
+
+impl Observer for Watch {
+    fn on_event(&self, event: &Event<'_>) {
+        self.0.lock().note(event);
+    }
+}
+
+// ===== impl Told =====
+
+impl Told {
+    fn note(&mut self, event: &Event<'_>) {
+        let (at, by) = (event.at, event.layer);
+        match event.what {
+            What::StateChanged { from, to, reason, open_for } => {
+                self.transitions.push(Transition { at, from, to, reason, open_for });
+            }
+            What::Rejected { rejection } => {
+                let kind = rejection.kind();
+                self.rejections.push(Rejected { at, by, kind });
+            }
+            What::Retrying { reason, .. } => {
+                let hinted = matches!(reason, Reason::Hinted { .. });
+                self.retries.push(Retry { at, hinted });
+            }
+            What::GaveUp { reason, .. } => self.gave_up.push((at, in_a_word(reason))),
+            What::TimedOut { phase, .. } => self.timed_out.push((at, phase.as_str())),
+            What::Admitted { state: State::HalfOpen, .. } => {
+                let half_open = |change: &&Transition| change.to == State::HalfOpen;
+                let cycle = self.transitions.iter().filter(half_open).count();
+                self.probes.push(Probe { admitted: at, cycle, settled: None });
+            }
+            What::Settled { elapsed, .. } if by == LayerKind::Breaker => {
+                let told = self.probes.len();
+                // A call is told of by its start alone, which is when it was admitted.
+                let started = at.checked_sub(elapsed);
+                let out =
+                    |probe: &&mut Probe| probe.settled.is_none() && Some(probe.admitted) == started;
+                if let Some(probe) = self.probes.iter_mut().rev().find(out) {
+                    probe.settled = Some((at, told));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why there was no other attempt, short enough to be counted by.
+fn in_a_word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AttemptsUsed { .. } => "attempts used",
+        Reason::BudgetSpent { .. } => "budget spent",
+        Reason::DeadlineTooClose { .. } => "deadline too close",
+        Reason::NotRetryable => "not retryable",
+        Reason::NotIdempotent => "not idempotent",
+        Reason::NotReplayable => "not replayable",
+        Reason::HintNever => "server said never",
+        Reason::HintTooLong { .. } => "hint too long",
+        Reason::RetryDisabled => "retries off",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_core::{Call, Outcome, Voice, clock};
+
+    use super::*;
+
+    /// Tells `what` as a layer of this kind would, so many milliseconds after `start`.
+    fn tell(watch: &Watch, layer: LayerKind, start: Instant, ms: u64, what: What<'_>) {
+        let voice = Voice::new(layer, "search").with_observer(Arc::new(watch.clone()));
+        voice.tell(&Call::new(), start + Duration::from_millis(ms), || what);
+    }
+
+    fn settled(elapsed: u64) -> What<'static> {
+        What::Settled {
+            outcome: Outcome::Success,
+            head_after: None,
+            elapsed: Duration::from_millis(elapsed),
+        }
+    }
+
+    #[test]
+    fn a_probe_is_settled_by_the_call_that_started_with_it() {
+        let (watch, start) = (Watch::default(), clock::now());
+        let tell = |layer, ms, what| tell(&watch, layer, start, ms, what);
+        let admitted = |state| What::Admitted { state, reason: Reason::Manual };
+        tell(LayerKind::Breaker, 0, admitted(State::Closed));
+        tell(LayerKind::Breaker, 10, admitted(State::HalfOpen));
+        tell(LayerKind::Breaker, 20, admitted(State::HalfOpen));
+        // Another layer's end of the same call, and the end of a call from before.
+        tell(LayerKind::Timeout, 30, settled(20));
+        tell(LayerKind::Breaker, 30, settled(30));
+        let out = |told: Told| told.probes.iter().map(|probe| probe.settled).collect::<Vec<_>>();
+        assert_eq!(out(watch.told()), [None, None]);
+
+        tell(LayerKind::Breaker, 40, settled(20));
+        let until = Some((start + Duration::from_millis(40), 2));
+        assert_eq!(out(watch.told()), [None, until]);
+        tell(LayerKind::Breaker, 50, settled(40));
+        let later = Some((start + Duration::from_millis(50), 2));
+        assert_eq!(out(watch.told()), [later, until]);
+    }
+
+    #[test]
+    fn what_layers_tell_is_kept_by_kind() {
+        let (watch, start) = (Watch::default(), clock::now());
+        assert_eq!(watch.state(), State::Closed);
+        let opened = What::StateChanged {
+            from: State::Closed,
+            to: State::Open,
+            reason: Reason::Manual,
+            open_for: None,
+        };
+        let retrying = |reason| What::Retrying {
+            attempt: 1,
+            outcome: Outcome::timeout(),
+            delay: Duration::ZERO,
+            reason,
+        };
+        let hint = Duration::from_secs(1);
+        let spent = Reason::BudgetSpent { balance_milli: 1 };
+        let gave_up = What::GaveUp { attempt: 1, outcome: Outcome::timeout(), reason: spent };
+        tell(&watch, LayerKind::Breaker, start, 1, opened);
+        tell(&watch, LayerKind::Retry, start, 2, retrying(Reason::Backoff { retry: 1 }));
+        tell(&watch, LayerKind::Retry, start, 3, retrying(Reason::Hinted { hint }));
+        tell(&watch, LayerKind::Retry, start, 4, gave_up);
+
+        let told = watch.told();
+        assert_eq!(watch.state(), State::Open);
+        let hinted: Vec<_> = told.retries.iter().map(|retry| retry.hinted).collect();
+        assert_eq!(hinted, [false, true]);
+        assert_eq!(told.gave_up[0].1, "budget spent");
+        assert_eq!(told.transitions[0].at, start + Duration::from_millis(1));
+    }
+}
