@@ -76,12 +76,14 @@ impl Call {
 
     /// The call this task is in; an empty one outside of any.
     #[must_use]
+    #[inline]
     pub fn current() -> Self {
         scope::current()
     }
 
     /// When the call must be over, the response's body included.
     #[must_use]
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
@@ -106,12 +108,14 @@ impl Call {
 
     /// What the caller ordered for this call.
     #[must_use]
+    #[inline]
     pub fn overrides(&self) -> &Overrides {
         self.overrides.as_deref().unwrap_or(&Overrides::NONE)
     }
 
     /// Who listens to this call, besides the layers' own observers.
     #[must_use]
+    #[inline]
     pub fn observer(&self) -> Option<&Arc<dyn Observer>> {
         self.observer.as_ref()
     }
@@ -126,6 +130,7 @@ impl Call {
 
     /// A child that must be over by `deadline`. A child can only shorten its parent's deadline.
     #[must_use]
+    #[inline]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |ours| ours.min(deadline)));
         self
@@ -133,6 +138,7 @@ impl Call {
 
     /// A child that is attempt `number`, counted from 1.
     #[must_use]
+    #[inline]
     pub fn with_attempt(mut self, number: u32) -> Self {
         self.attempt = number;
         self
@@ -167,6 +173,7 @@ impl Call {
     ///
     /// `now` is the time at which the layer's own `call` was entered; the layers below take it from
     /// [`Call::now`] while `make` runs.
+    #[inline]
     pub fn enter<F>(mut self, now: Instant, make: impl FnOnce() -> F) -> Scoped<F> {
         self.read_at = Some(now);
         let future = scope::within(&mut self, make);

@@ -4,10 +4,10 @@
 //! own call in, leaving swaps it out again: no reference count is touched.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
@@ -15,7 +15,8 @@ use pin_project_lite::pin_project;
 use super::Call;
 
 thread_local! {
-    static CURRENT: Cell<Call> = const { Cell::new(Call::EMPTY) };
+    // Borrowed for a copy or a swap, never while anybody else's code runs.
+    static CURRENT: RefCell<Call> = const { RefCell::new(Call::EMPTY) };
 }
 
 pin_project! {
@@ -24,7 +25,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Scoped<F> {
         call: Call,
-        // `None` once it was dropped within the scope.
+        // `None` once it was dropped within the scope, at its end or before.
         #[pin]
         future: Option<F>,
     }
@@ -37,31 +38,20 @@ pin_project! {
 }
 
 /// The current call of this thread.
+#[inline]
 pub(super) fn current() -> Call {
     // While a thread ends its locals are gone: there is no scope any more.
-    CURRENT
-        .try_with(|current| {
-            let call = current.take();
-            let copy = call.clone();
-            current.set(call);
-            copy
-        })
-        .unwrap_or_default()
+    CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
 }
 
 /// Whether a limit that ran out is dropping what it ended.
+#[inline]
 pub(crate) fn is_expired() -> bool {
-    CURRENT
-        .try_with(|current| {
-            let call = current.take();
-            let expired = call.expired;
-            current.set(call);
-            expired
-        })
-        .unwrap_or_default()
+    CURRENT.try_with(|current| current.borrow().expired).unwrap_or_default()
 }
 
 /// Runs `f` with `call` current.
+#[inline]
 pub(super) fn within<R>(call: &mut Call, f: impl FnOnce() -> R) -> R {
     let _entered = Entered::new(call);
     f()
@@ -75,6 +65,7 @@ struct Entered<'a> {
 // ===== impl Entered =====
 
 impl<'a> Entered<'a> {
+    #[inline]
     fn new(call: &'a mut Call) -> Self {
         swap(call);
         Self { outer: call }
@@ -82,17 +73,16 @@ impl<'a> Entered<'a> {
 }
 
 impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
         swap(self.outer);
     }
 }
 
+#[inline]
 fn swap(call: &mut Call) {
     // See `current` for the error.
-    let _ = CURRENT.try_with(|current| {
-        let before = current.replace(mem::take(call));
-        *call = before;
-    });
+    let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), call));
 }
 
 // ===== impl Scoped =====
@@ -132,15 +122,20 @@ impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let future = this.future.as_pin_mut().expect("polled after it was cleared");
-        within(this.call, || future.poll(cx))
+        let mut this = self.project();
+        within(this.call, || {
+            let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
+            let output = ready!(future.poll(cx));
+            // Dropped while the scope is entered anyway; so what it held is free by now.
+            this.future.set(None);
+            Poll::Ready(output)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{cell::Cell, time::Duration};
 
     use super::*;
     use crate::clock;
