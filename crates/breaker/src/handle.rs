@@ -1,0 +1,427 @@
+//! One breaker, shared by all who use it.
+
+use std::{
+    collections::BTreeMap,
+    fmt, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Instant,
+};
+
+use portcullis_core::{
+    Call, Completion, End, Error, How, Invalid, LayerKind, Outcome, Reason, Settle, State, Ticket,
+    Voice, What, clock, sync::Mutex,
+};
+
+use crate::{
+    Admission, BreakerConfig, Changes, Engine, Mode, Open, Permit, Refusal, Snapshot, WhenOpen,
+    engine::{stripe_of_this_thread, stripes},
+};
+
+/// A breaker: what its layers and services share, and the way to inspect and order it about.
+///
+/// Clones are the same breaker. It is had from a [layer](crate::BreakerLayer::handle), or made first
+/// and given to several layers, or used without any:
+///
+/// ```
+/// use portcullis_breaker::{BreakerConfig, Handle, Open};
+/// use portcullis_core::{Error, Outcome};
+///
+/// fn ask(breaker: &Handle) -> Result<String, Error> {
+///     let call = breaker.admit()?;
+///     match std::fs::read_to_string("/proc/loadavg") {
+///         Ok(answer) => {
+///             call.settle(Outcome::Success);
+///             Ok(answer)
+///         }
+///         Err(error) => {
+///             let error = Error::inner(error);
+///             call.settle(error.outcome());
+///             Err(error)
+///         }
+///     }
+/// }
+///
+/// let breaker = Handle::new("load", BreakerConfig::default())?;
+/// # let _ = ask(&breaker);
+/// breaker.force_open();
+/// assert!(ask(&breaker).unwrap_err().is::<Open>());
+/// # Ok::<_, portcullis_core::Invalid>(())
+/// ```
+///
+/// In a [`Registry`](portcullis_core::Registry) it is got or created by name:
+///
+/// ```
+/// use portcullis_breaker::{BreakerConfig, Handle};
+/// use portcullis_core::Registry;
+///
+/// let registry = Registry::new();
+/// let get = || registry.get_or_try_insert_with("search", || {
+///     Handle::new("search", BreakerConfig::default())
+/// });
+/// get()?.force_open();
+/// assert_eq!(get()?.state().as_str(), "forced-open");
+/// # Ok::<_, portcullis_core::Invalid>(())
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    lanes: Arc<[Arc<Lane>]>,
+}
+
+/// A way to a breaker that few threads share: each call holds its breaker until its end, and all
+/// threads counting those holds in one word would be what limits them.
+#[repr(align(128))]
+pub(crate) struct Lane {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    voice: Voice,
+    key: Option<Arc<str>>,
+    engine: Engine,
+    waiting: Waiting,
+}
+
+/// Tasks that wait for the breaker to let calls pass.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    wakers: Mutex<BTreeMap<u64, Waker>>,
+    last: AtomicU64,
+}
+
+/// A call that may pass.
+pub(crate) struct Admitted {
+    pub(crate) done: Completion,
+    /// Where to tell of the head, if anybody there needs to know.
+    pub(crate) probe: Option<Probe>,
+}
+
+/// A probe that is out.
+pub(crate) struct Probe {
+    lane: Arc<Lane>,
+    permit: Permit,
+}
+
+// ===== impl Handle =====
+
+impl Handle {
+    /// A breaker of its own. For one with observers, build a [layer](crate::BreakerLayer) and take
+    /// its handle.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range.
+    pub fn new(name: impl Into<Arc<str>>, config: BreakerConfig) -> Result<Self, Invalid> {
+        config.validate()?;
+        let voice = Voice::new(LayerKind::Breaker, name);
+        Ok(Self::with_voice(voice, None, config))
+    }
+
+    /// For settings that were validated.
+    pub(crate) fn with_voice(voice: Voice, key: Option<Arc<str>>, config: BreakerConfig) -> Self {
+        // One of many is small rather than fast on many threads: the map it is in limits those.
+        let lanes = if key.is_some() { 1 } else { stripes() };
+        let engine = Engine::with_stripes(config, clock::now(), lanes);
+        let shared = Arc::new(Shared { voice, key, engine, waiting: Waiting::default() });
+        let lanes = (0..lanes).map(|_| Arc::new(Lane { shared: shared.clone() }));
+        Self { lanes: lanes.collect() }
+    }
+
+    /// The breaker's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        self.shared().voice.name()
+    }
+
+    /// The key whose breaker it is, if it is one of many.
+    #[must_use]
+    pub fn key(&self) -> Option<&Arc<str>> {
+        self.shared().key.as_ref()
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &BreakerConfig {
+        self.shared().engine.config()
+    }
+
+    /// The state. It stays open after the open time until a call comes to be the first probe.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared().engine.state()
+    }
+
+    /// Everything there is to know, now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.step(clock::now(), Engine::snapshot)
+    }
+
+    /// Refuses every call from now on, those whose service is ready already included.
+    pub fn force_open(&self) {
+        self.order(Mode::ForcedOpen);
+    }
+
+    /// Admits every call from now on, whatever becomes of them.
+    pub fn force_closed(&self) {
+        self.order(Mode::ForcedClosed);
+    }
+
+    /// Admits every call from now on, and only tells what it would have done.
+    pub fn disable(&self) {
+        self.order(Mode::Disabled);
+    }
+
+    /// Judges by itself again, from closed and with nothing counted. Nothing happens if it does so
+    /// already.
+    pub fn automatic(&self) {
+        self.order(Mode::Automatic);
+    }
+
+    /// Starts over, whatever the state: closed and automatic, nothing counted, the open time at its
+    /// initial length, results of calls still out not counted.
+    pub fn reset(&self) {
+        self.step(clock::now(), Engine::reset);
+    }
+
+    /// Admits a call made without a service. Its end is told to the [`Completion`]: `settle` says what
+    /// became of it, and a drop says that it was given up.
+    ///
+    /// # Errors
+    ///
+    /// [`Open`], if the call may not pass.
+    pub fn admit(&self) -> Result<Completion, Error> {
+        let call = Call::current();
+        let now = call.now();
+        self.enter(call, now).map(|admitted| admitted.done)
+    }
+
+    /// Admits or refuses a call that begins now.
+    #[inline]
+    pub(crate) fn enter(&self, call: Call, now: Instant) -> Result<Admitted, Error> {
+        let lane = &self.lanes[stripe_of_this_thread() & (self.lanes.len() - 1)];
+        let shared = &*lane.shared;
+        let mut changes = Changes::default();
+        let admission = shared.engine.admit(now, &mut changes);
+        shared.tell_of(&changes, &call);
+        let permit = match admission {
+            Admission::Admitted(permit) => {
+                shared.tell(&call, now, || shared.admitted(&permit, now));
+                permit
+            }
+            Admission::WouldReject(refusal) => {
+                shared.tell(&call, now, || What::WouldReject { reason: refusal.reason });
+                Permit::UNCOUNTED
+            }
+            Admission::Rejected(refusal) => return Err(self.reject(refusal, &call, now)),
+        };
+        let probe = permit.is_probe().then(|| Probe { lane: lane.clone(), permit: permit.copy() });
+        let done = Completion::new(lane.clone(), permit.into(), call, now);
+        Ok(Admitted { done, probe })
+    }
+
+    /// The refusal of a call, told to whoever listens.
+    #[cold]
+    pub(crate) fn reject(&self, refusal: Refusal, call: &Call, now: Instant) -> Error {
+        let shared = self.shared();
+        let open = Open::new(self.name().clone(), shared.key.clone(), refusal, now);
+        shared.tell(call, now, || What::Rejected { rejection: &open });
+        Error::rejected(open)
+    }
+
+    /// What a call would be refused for, if `poll_ready` is to know of it.
+    #[inline]
+    pub(crate) fn outlook(&self) -> Option<Refusal> {
+        let shared = self.shared();
+        let mut changes = Changes::default();
+        let refusal = shared.engine.outlook(clock::now, &mut changes)?;
+        shared.tell_of(&changes, &Call::new());
+        match shared.engine.config().when_open {
+            // A probe's slot may be free by the time of the call.
+            WhenOpen::Reject if refusal.state == State::HalfOpen => None,
+            _ => Some(refusal),
+        }
+    }
+
+    /// Counts that the inner service failed to become ready.
+    pub(crate) fn not_ready(&self, outcome: Outcome) {
+        self.step(clock::now(), |engine, now, changes| engine.fail(outcome, now, changes));
+    }
+
+    pub(crate) fn waiting(&self) -> &Waiting {
+        &self.shared().waiting
+    }
+
+    /// Whether it may be forgotten: it would let every call pass anyway.
+    pub(crate) fn is_expendable(&self) -> bool {
+        self.state() == State::Closed
+    }
+
+    fn order(&self, mode: Mode) {
+        self.step(clock::now(), |engine, now, changes| engine.order(mode, now, changes));
+    }
+
+    /// Does what concerns no call, and tells of the changes.
+    fn step<R>(&self, now: Instant, f: impl FnOnce(&Engine, Instant, &mut Changes) -> R) -> R {
+        let mut changes = Changes::default();
+        let result = f(&self.shared().engine, now, &mut changes);
+        self.shared().tell_of(&changes, &Call::new());
+        result
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.lanes[0].shared
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("name", self.name())
+            .field("key", &self.key())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+// ===== impl Lane =====
+
+impl Settle for Lane {
+    fn name(&self) -> &Arc<str> {
+        self.shared.voice.name()
+    }
+
+    #[inline]
+    fn settle(&self, ticket: Ticket, end: &End<'_>) {
+        let shared = &*self.shared;
+        let config = shared.engine.config();
+        let permit = Permit::from(ticket);
+        let was_probe = permit.is_probe();
+        let outcome = config.outcome_of(end);
+        let mut changes = Changes::default();
+        shared.engine.record(permit, outcome, config.is_slow(end), end.ended, &mut changes);
+        shared.tell(end.call, end.ended, || What::Settled {
+            outcome,
+            head_after: end.head_after(),
+            elapsed: end.elapsed(),
+        });
+        shared.tell_of(&changes, end.call);
+        if was_probe {
+            // Its slot may be free.
+            shared.waiting.wake();
+        }
+    }
+}
+
+// ===== impl Shared =====
+
+impl Shared {
+    #[inline]
+    fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
+        self.voice.tell_of(self.key.as_deref(), call, at, what);
+    }
+
+    #[inline]
+    fn tell_of(&self, changes: &Changes, call: &Call) {
+        if !changes.is_empty() {
+            self.tell_of_some(changes, call);
+        }
+    }
+
+    #[cold]
+    fn tell_of_some(&self, changes: &Changes, call: &Call) {
+        for change in changes.iter() {
+            self.tell(call, change.at, || What::StateChanged {
+                from: change.from,
+                to: change.to,
+                reason: change.why,
+                open_for: change.open_for,
+            });
+        }
+        self.waiting.wake();
+    }
+
+    fn admitted(&self, permit: &Permit, now: Instant) -> What<'static> {
+        if permit.is_probe() {
+            // A lock and a look, but only for probes somebody wants to hear of.
+            let open_for = self.engine.last_open_time();
+            return What::Admitted {
+                state: State::HalfOpen,
+                reason: Reason::OpenTimeOver { open_for },
+            };
+        }
+        let counts = self.engine.counts(now);
+        What::Admitted {
+            state: self.engine.state(),
+            reason: Reason::Window {
+                failures: counts.failures,
+                slow: counts.slow,
+                total: counts.total,
+            },
+        }
+    }
+}
+
+// ===== impl BreakerConfig =====
+
+impl BreakerConfig {
+    /// The verdict, in view of how the call ended.
+    fn outcome_of(&self, end: &End<'_>) -> Outcome {
+        let dropped = end.outcome == Outcome::Cancelled && end.how == How::Dropped;
+        let abandoned = dropped
+            && end.head.is_none()
+            && self.abandoned_after().is_some_and(|after| end.elapsed() >= after);
+        if abandoned { Outcome::timeout() } else { end.outcome }
+    }
+
+    fn is_slow(&self, end: &End<'_>) -> bool {
+        use crate::SlowPhase::{Head, Total};
+        self.slow_threshold.is_some_and(|threshold| {
+            let took = match self.slow_phase {
+                Head => end.head_after().unwrap_or_else(|| end.elapsed()),
+                Total => end.elapsed(),
+            };
+            took > threshold
+        })
+    }
+}
+
+// ===== impl Probe =====
+
+impl Probe {
+    /// Tells that the probe's head is there and whether it is good so far.
+    pub(crate) fn head(&self, good: bool, call: &Call, now: Instant) {
+        let shared = &*self.lane.shared;
+        let mut changes = Changes::default();
+        shared.engine.head(&self.permit, good, now, &mut changes);
+        shared.tell_of(&changes, call);
+    }
+}
+
+// ===== impl Waiting =====
+
+impl Waiting {
+    /// A number under which a task may wait.
+    pub(crate) fn number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has the task woken at the next change; only its last waker counts.
+    pub(crate) fn register(&self, number: u64, waker: &Waker) {
+        self.wakers.lock().insert(number, waker.clone());
+    }
+
+    pub(crate) fn forget(&self, number: u64) {
+        let waker = self.wakers.lock().remove(&number);
+        drop(waker);
+    }
+
+    fn wake(&self) {
+        // Wakers are other people's code: not under the lock.
+        let wakers = mem::take(&mut *self.wakers.lock());
+        wakers.into_values().for_each(Waker::wake);
+    }
+}
