@@ -245,6 +245,20 @@ impl<K, C> RetryBuilder<K, C> {
         }
     }
 
+    /// Keeps requests another way than was said at the start.
+    pub fn keep<L>(self, keep: L) -> RetryBuilder<L, C> {
+        RetryBuilder {
+            keep,
+            classify: self.classify,
+            config: self.config,
+            custom: self.custom,
+            budget: self.budget,
+            opinion: self.opinion,
+            voice: self.voice,
+            seed: self.seed,
+        }
+    }
+
     /// Draws jitter from one repeatable sequence, for tests. Otherwise each thread has a generator
     /// of its own.
     pub fn seed(mut self, seed: u64) -> Self {
