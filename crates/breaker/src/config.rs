@@ -221,10 +221,10 @@ impl BreakerConfig {
 
         match self.window {
             Window::Time(time) => {
-                check("window", time, time >= millis(100) && time <= DAY, "100 ms to 1 day")?
+                check("window", time, time >= millis(100) && time <= DAY, "100 ms to 1 day")?;
             }
             Window::Count(calls) => {
-                check("window", calls, (1..=65_535).contains(&calls), "1 to 65535 calls")?
+                check("window", calls, (1..=65_535).contains(&calls), "1 to 65535 calls")?;
             }
         }
         let most = match self.window {

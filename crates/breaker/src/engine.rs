@@ -9,6 +9,7 @@
 //! continues that of the probes. A permit carries the generation it was issued in, and a result of an
 //! earlier one changes nothing.
 
+mod answer;
 mod circuit;
 mod window;
 mod word;
@@ -21,6 +22,7 @@ use std::{
 
 use portcullis_core::{FaultKind, Hint, Invalid, Outcome, Reason, State, Ticket, sync::Mutex};
 
+pub use self::answer::{Admission, Changes, Counts, Permit, Refusal, Transition};
 pub(crate) use self::window::{stripe_of_this_thread, stripes};
 use self::{
     circuit::{Circuit, Verdict},
@@ -71,69 +73,6 @@ enum Calls {
     Count(CountWindow),
 }
 
-/// What a window holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Calls.
-    pub total: u64,
-    /// Those that failed.
-    pub failures: u64,
-    /// Those that were slow, failed or not.
-    pub slow: u64,
-}
-
-/// What an admitted call gives back with its result. It fits a [`Ticket`].
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a probe that is neither recorded nor cancelled holds its slot until `max_wait`"]
-pub struct Permit {
-    generation: u64,
-    /// Which probe it is; 0 if none.
-    probe: u64,
-}
-
-/// Whether a call may pass.
-#[derive(Debug)]
-pub enum Admission {
-    /// It may; its result counts.
-    Admitted(Permit),
-    /// It may, since the breaker is disabled; its result does not count.
-    WouldReject(Refusal),
-    /// It may not.
-    Rejected(Refusal),
-}
-
-/// Why a call may not pass.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Refusal {
-    /// The breaker's state.
-    pub state: State,
-    /// What this refusal rests on: while open, the same as `tripped_by`.
-    pub reason: Reason,
-    /// Why the breaker opened last.
-    pub tripped_by: Reason,
-    /// When another try makes sense, if that is known.
-    pub retry_at: Option<Instant>,
-}
-
-/// A change of state.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Transition {
-    /// The state it left.
-    pub from: State,
-    /// The state it is in.
-    pub to: State,
-    /// Why.
-    pub why: Reason,
-    /// How long it will stay open, where it opened.
-    pub open_for: Option<Duration>,
-    /// When. A probe whose time was up may have opened or closed it before anybody looked.
-    pub at: Instant,
-}
-
-/// The changes of state that one step brought about, in order. Take a new one for each step.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Changes([Option<Transition>; 3]);
-
 // ===== impl Engine =====
 
 impl Engine {
@@ -181,7 +120,7 @@ impl Engine {
     pub fn admit(&self, now: Instant, changes: &mut Changes) -> Admission {
         let word = self.word();
         if word.is_plainly_closed() {
-            return Admission::Admitted(Permit { generation: word.generation(), probe: 0 });
+            return Admission::Admitted(Permit::call(word.generation()));
         }
         self.admit_by_rules(word, now, changes)
     }
@@ -190,9 +129,7 @@ impl Engine {
     fn admit_by_rules(&self, word: Word, now: Instant, changes: &mut Changes) -> Admission {
         match word.mode() {
             Mode::ForcedOpen => Admission::Rejected(Refusal::forced()),
-            Mode::ForcedClosed => {
-                Admission::Admitted(Permit { generation: word.generation(), probe: 0 })
-            }
+            Mode::ForcedClosed => Admission::Admitted(Permit::call(word.generation())),
             // The mode may have changed since: what counts is what the lock protects.
             Mode::Automatic | Mode::Disabled => self.with_circuit(|circuit| {
                 match (circuit.word.mode(), circuit.admit(&self.config, now, changes)) {
@@ -224,12 +161,12 @@ impl Engine {
     /// Notes that the head of a response has arrived, and whether it is good so far. Only probes
     /// need it: one with a good head is a success when `max_wait` has passed.
     pub fn head(&self, permit: &Permit, good: bool, now: Instant, changes: &mut Changes) {
-        if !permit.is_probe() || permit.generation != self.word().generation() {
+        if !permit.is_probe() || permit.generation() != self.word().generation() {
             return;
         }
         self.with_circuit(|circuit| {
             circuit.advance(&self.config, now, changes);
-            if good && circuit.word.generation() == permit.generation {
+            if good && circuit.word.generation() == permit.generation() {
                 circuit.good_head(permit);
             }
         });
@@ -246,11 +183,12 @@ impl Engine {
         changes: &mut Changes,
     ) {
         let word = self.word();
-        if word.generation() != permit.generation {
+        let permit = Ticket::from(permit);
+        if word.generation() != permit.0 {
             return;
         }
         if word.phase() == Phase::HalfOpen {
-            return self.record_while_half_open(&permit, outcome, slow, now, changes);
+            return self.record_while_half_open(permit, outcome, slow, now, changes);
         }
         self.count(word, outcome, slow, now, changes);
     }
@@ -281,7 +219,7 @@ impl Engine {
     #[cold]
     fn record_while_half_open(
         &self,
-        permit: &Permit,
+        Ticket(generation, probe): Ticket,
         outcome: Outcome,
         slow: bool,
         now: Instant,
@@ -291,11 +229,11 @@ impl Engine {
         let counts_as_call = self.with_circuit(|circuit| {
             circuit.advance(&self.config, now, changes);
             // Others may have opened it meanwhile, or closed it: then it is a call like any other.
-            if circuit.word.generation() != permit.generation {
+            if circuit.word.generation() != generation {
                 return None;
             }
             let was_probe = circuit.word.phase() == Phase::HalfOpen
-                && circuit.probe_ended(&self.config, permit, verdict, outcome.hint(), now, changes);
+                && circuit.probe_ended(&self.config, probe, verdict, outcome.hint(), now, changes);
             (!was_probe).then_some(circuit.word)
         });
         if let Some(word) = counts_as_call {
@@ -539,76 +477,5 @@ impl BreakerConfig {
         }
         let threshold = self.slow_rate.filter(|rate| reached(slow, rate))?;
         Some(Reason::SlowRate { slow, total, threshold })
-    }
-}
-
-// ===== impl Permit =====
-
-impl Permit {
-    /// One whose result counts for nothing.
-    pub(crate) const UNCOUNTED: Self = Self { generation: 0, probe: 0 };
-
-    /// The same permit, to tell of the head with.
-    pub(crate) fn copy(&self) -> Self {
-        Self { ..*self }
-    }
-
-    /// Whether the call is a probe.
-    #[must_use]
-    pub fn is_probe(&self) -> bool {
-        self.probe != 0
-    }
-}
-
-impl From<Permit> for Ticket {
-    fn from(permit: Permit) -> Self {
-        Self(permit.generation, permit.probe)
-    }
-}
-
-impl From<Ticket> for Permit {
-    fn from(Ticket(generation, probe): Ticket) -> Self {
-        Self { generation, probe }
-    }
-}
-
-// ===== impl Refusal =====
-
-impl Refusal {
-    fn forced() -> Self {
-        let manual = Reason::Manual;
-        Self { state: State::ForcedOpen, reason: manual, tripped_by: manual, retry_at: None }
-    }
-}
-
-// ===== impl Transition =====
-
-impl Transition {
-    /// A step of the cycle, which is told by its phases: a disabled breaker tells what it would do.
-    fn new(from: Word, to: Word, why: Reason, open_for: Option<Duration>, at: Instant) -> Self {
-        Self { from: from.phase().state(), to: to.phase().state(), why, open_for, at }
-    }
-}
-
-// ===== impl Changes =====
-
-impl Changes {
-    /// The changes, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Transition> {
-        self.0.iter().flatten()
-    }
-
-    /// Whether nothing changed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0[0].is_none()
-    }
-
-    fn push(&mut self, transition: Transition) {
-        // One step makes three changes at most: a probe whose time was up reopens, the open time is
-        // over by now, and the next failure opens again.
-        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
-            *free = Some(transition);
-        }
     }
 }

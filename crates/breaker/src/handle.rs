@@ -1,24 +1,16 @@
 //! One breaker, shared by all who use it.
 
-use std::{
-    collections::BTreeMap,
-    fmt, mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Waker,
-    time::Instant,
-};
+use std::{fmt, sync::Arc, time::Instant};
 
 use portcullis_core::{
     Call, Completion, End, Error, How, Invalid, LayerKind, Outcome, Reason, Settle, State, Ticket,
-    Voice, What, clock, sync::Mutex,
+    Voice, What, clock,
 };
 
 use crate::{
     Admission, BreakerConfig, Changes, Engine, Mode, Open, Permit, Refusal, Snapshot, WhenOpen,
     engine::{stripe_of_this_thread, stripes},
+    waiting::Waiters,
 };
 
 /// A breaker: what its layers and services share, and the way to inspect and order it about.
@@ -82,14 +74,7 @@ struct Shared {
     voice: Voice,
     key: Option<Arc<str>>,
     engine: Engine,
-    waiting: Waiting,
-}
-
-/// Tasks that wait for the breaker to let calls pass.
-#[derive(Default)]
-pub(crate) struct Waiting {
-    wakers: Mutex<BTreeMap<u64, Waker>>,
-    last: AtomicU64,
+    waiters: Waiters,
 }
 
 /// A call that may pass.
@@ -125,7 +110,7 @@ impl Handle {
         // One of many is small rather than fast on many threads: the map it is in limits those.
         let lanes = if key.is_some() { 1 } else { stripes() };
         let engine = Engine::with_stripes(config, clock::now(), lanes);
-        let shared = Arc::new(Shared { voice, key, engine, waiting: Waiting::default() });
+        let shared = Arc::new(Shared { voice, key, engine, waiters: Waiters::default() });
         let lanes = (0..lanes).map(|_| Arc::new(Lane { shared: shared.clone() }));
         Self { lanes: lanes.collect() }
     }
@@ -251,8 +236,8 @@ impl Handle {
         self.step(clock::now(), |engine, now, changes| engine.fail(outcome, now, changes));
     }
 
-    pub(crate) fn waiting(&self) -> &Waiting {
-        &self.shared().waiting
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.shared().waiters
     }
 
     /// Whether it may be forgotten: it would let every call pass anyway.
@@ -311,7 +296,7 @@ impl Settle for Lane {
         shared.tell_of(&changes, end.call);
         if was_probe {
             // Its slot may be free.
-            shared.waiting.wake();
+            shared.waiters.wake();
         }
     }
 }
@@ -341,7 +326,7 @@ impl Shared {
                 open_for: change.open_for,
             });
         }
-        self.waiting.wake();
+        self.waiters.wake();
     }
 
     fn admitted(&self, permit: &Permit, now: Instant) -> What<'static> {
@@ -398,30 +383,5 @@ impl Probe {
         let mut changes = Changes::default();
         shared.engine.head(&self.permit, good, now, &mut changes);
         shared.tell_of(&changes, call);
-    }
-}
-
-// ===== impl Waiting =====
-
-impl Waiting {
-    /// A number under which a task may wait.
-    pub(crate) fn number(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Has the task woken at the next change; only its last waker counts.
-    pub(crate) fn register(&self, number: u64, waker: &Waker) {
-        self.wakers.lock().insert(number, waker.clone());
-    }
-
-    pub(crate) fn forget(&self, number: u64) {
-        let waker = self.wakers.lock().remove(&number);
-        drop(waker);
-    }
-
-    fn wake(&self) {
-        // Wakers are other people's code: not under the lock.
-        let wakers = mem::take(&mut *self.wakers.lock());
-        wakers.into_values().for_each(Waker::wake);
     }
 }

@@ -46,6 +46,7 @@ mod layer;
 mod select;
 mod service;
 mod snapshot;
+mod waiting;
 
 pub use self::{
     config::{Abandoned, BreakerConfig, Mode, Ramp, SlowPhase, WhenOpen, Window},

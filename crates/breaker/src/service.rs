@@ -2,15 +2,13 @@
 
 use std::{
     fmt,
-    pin::Pin,
     task::{Context, Poll},
 };
 
-use portcullis_core::{BoxError, ByResult, Call, Classify, Error, clock};
-use tokio::time::Sleep;
+use portcullis_core::{BoxError, ByResult, Call, Classify, Error};
 use tower_service::Service;
 
-use crate::{Handle, Refusal, ResponseFuture, Select, Single, WhenOpen};
+use crate::{Refusal, ResponseFuture, Select, Single, WhenOpen, waiting::Waiting};
 
 /// A service behind a circuit breaker: it refuses calls while the inner service is failing.
 ///
@@ -50,13 +48,6 @@ enum Readied {
     Inner,
     /// The inner service was not asked: the call is refused, whatever the breaker says by then.
     Refusing(Refusal),
-}
-
-/// This service's place among those that wait for the breaker.
-struct Waiting {
-    handle: Handle,
-    number: u64,
-    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 // ===== impl Breaker =====
@@ -146,48 +137,5 @@ impl<S: fmt::Debug, C, K: fmt::Debug> fmt::Debug for Breaker<S, C, K> {
             .field("inner", &self.inner)
             .field("select", &self.select)
             .finish_non_exhaustive()
-    }
-}
-
-// ===== impl Waiting =====
-
-impl Waiting {
-    fn new(handle: Handle) -> Self {
-        let number = handle.waiting().number();
-        Self { handle, number, sleep: None }
-    }
-
-    /// Ready once a call would not be refused.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            // Registered before the look: a change after the look wakes, one before it is seen.
-            self.handle.waiting().register(self.number, cx.waker());
-            let Some(refusal) = self.handle.outlook() else { return Poll::Ready(()) };
-            let Some(at) = refusal.retry_at else {
-                self.sleep = None;
-                return Poll::Pending;
-            };
-            let at = tokio::time::Instant::from_std(at);
-            let sleep = match &mut self.sleep {
-                Some(sleep) if sleep.deadline() == at => sleep,
-                sleep => sleep.insert(Box::pin(tokio::time::sleep_until(at))),
-            };
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            // The timer may be ahead of the clock by less than its own resolution: look again at
-            // what the breaker says, and wait on if it must be.
-            self.sleep = None;
-            if clock::now() < at.into_std() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.handle.waiting().forget(self.number);
     }
 }

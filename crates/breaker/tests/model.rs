@@ -154,7 +154,7 @@ impl Model {
             match good_head {
                 true => self.probe_succeeded(since + max_wait),
                 false => {
-                    self.open(Reason::ProbeTimedOut { max_wait }, Hint::None, since + max_wait)
+                    self.open(Reason::ProbeTimedOut { max_wait }, Hint::None, since + max_wait);
                 }
             }
         }

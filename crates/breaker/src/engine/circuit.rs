@@ -103,13 +103,13 @@ impl Circuit {
         match self.word.phase() {
             Phase::Closed => {
                 self.ramp(config, now)?;
-                Ok(Permit { generation, probe: 0 })
+                Ok(Permit::call(generation))
             }
             Phase::Open | Phase::HalfOpen => {
                 // Never zero, which is no probe; unique, so that a slot is given back only once.
                 self.last_probe += 1;
                 self.probes.push(Probe { id: self.last_probe, since: now, good_head: false });
-                Ok(Permit { generation, probe: self.last_probe })
+                Ok(Permit::probe(generation, self.last_probe))
             }
         }
     }
@@ -159,7 +159,7 @@ impl Circuit {
 
     /// Notes that the head of a probe has arrived and is good so far.
     pub(super) fn good_head(&mut self, permit: &Permit) {
-        if let Some(probe) = self.probes.iter_mut().find(|probe| probe.id == permit.probe) {
+        if let Some(probe) = self.probes.iter_mut().find(|probe| probe.id == permit.number()) {
             probe.good_head = true;
         }
     }
@@ -169,13 +169,13 @@ impl Circuit {
     pub(super) fn probe_ended(
         &mut self,
         config: &BreakerConfig,
-        permit: &Permit,
+        probe: u64,
         verdict: Verdict,
         hint: Hint,
         now: Instant,
         changes: &mut Changes,
     ) -> bool {
-        let Some(nth) = self.probes.iter().position(|probe| probe.id == permit.probe) else {
+        let Some(nth) = self.probes.iter().position(|out| out.id == probe) else {
             return false;
         };
         self.probes.remove(nth);
