@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis_core::{ByClone, Call, Error, Outcome, call, sync::Mutex};
+use portcullis_core::{ByClone, Call, Error, Hint, Outcome, call, sync::Mutex};
 use portcullis_retry::{Backoff, Exhausted, Retry, RetryLayer};
 use portcullis_testkit::{Script, ScriptedService, Step, TestError, call as send, ready};
 use tokio::time::Instant;
@@ -163,6 +163,45 @@ async fn full_jitter_spreads_clients_and_repeats_under_a_seed() {
     assert!(waits_of_seven.iter().all(|&wait| wait <= SECOND + Duration::from_millis(1)));
     let early = waits_of_seven.iter().filter(|&&wait| wait < SECOND / 2).count();
     assert!((16..=48).contains(&early), "{early} of 64 in the first half");
+}
+
+#[tokio::test(start_paused = true)]
+async fn decorrelated_waits_grow_from_the_one_before_also_past_a_hint() {
+    let heard: Arc<Mutex<Vec<Duration>>> = Arc::default();
+    let note = heard.clone();
+    let inner = Inner::respond_with(|(), n| {
+        let hint = Hint::After(SECOND * 50);
+        Step::Ok(match n {
+            3 => Reply::new(429).hinting(hint),
+            _ => Reply::new(500),
+        })
+    });
+    let layer = builder()
+        .max_attempts(12)
+        .backoff(Backoff::decorrelated(SECOND, SECOND * 1_000))
+        .classify(by_status())
+        .on_retry(move |_, _, delay| note.lock().push(delay))
+        .seed(1);
+    let mut service = layer.build().unwrap().layer(inner);
+    send(&mut service, ()).await.unwrap();
+
+    let mut waits = heard.lock().clone();
+    assert!(waits.remove(3) >= SECOND * 50);
+    let mut previous = SECOND;
+    for &wait in &waits {
+        assert!(SECOND <= wait && wait <= previous * 3, "{waits:?}");
+        previous = wait;
+    }
+    assert!(waits.iter().any(|&wait| wait > SECOND * 9), "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_can_be_kept_another_way() {
+    let inner = answering(&[500]);
+    let journal = inner.journal();
+    let layer = builder().keep(ByClone::not_idempotent()).classify(by_status());
+    send(&mut layer.build().unwrap().layer(inner), ()).await.unwrap();
+    assert_eq!(journal.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
