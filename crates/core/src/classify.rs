@@ -16,6 +16,13 @@ pub trait Classify<Res> {
     /// What is known when the head, or an error, has arrived. Retry decides on this.
     fn at_head(&self, result: Result<&Res, &Error>) -> Verdict;
 
+    /// Whether it makes anything of the [limits](Completion::watch) that a completion carries for the
+    /// response's body. One that does not spares a layer with nothing else to say the trouble.
+    #[inline]
+    fn watches(&self) -> bool {
+        true
+    }
+
     /// Sees to it that `done` learns the verdict at the call's true end.
     ///
     /// # Errors
@@ -87,6 +94,12 @@ impl<Res> Classify<Res> for ByResult {
         Verdict::Final(result.map_or_else(Error::outcome, |_| Outcome::Success))
     }
 
+    #[inline]
+    fn watches(&self) -> bool {
+        false
+    }
+
+    #[inline]
     fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
         done.settle_at_head(self.at_head(result.as_ref()).outcome());
         result
@@ -105,6 +118,12 @@ where
         Verdict::Final((self.f)(result))
     }
 
+    #[inline]
+    fn watches(&self) -> bool {
+        false
+    }
+
+    #[inline]
     fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
         done.settle_at_head((self.f)(result.as_ref()));
         result
@@ -126,11 +145,44 @@ impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
         (**self).at_head(result)
     }
 
+    #[inline]
+    fn watches(&self) -> bool {
+        (**self).watches()
+    }
+
     fn classify(
         &self,
         result: Result<Res, Error>,
         done: Completion,
     ) -> Result<Self::Response, Error> {
         (**self).classify(result, done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_looks_at_bodies_asks_for_their_limits() {
+        #[derive(Debug)]
+        struct OfBodies;
+
+        impl Classify<()> for OfBodies {
+            type Response = ();
+
+            fn at_head(&self, _: Result<&(), &Error>) -> Verdict {
+                Verdict::SoFar(Outcome::Success)
+            }
+
+            fn classify(&self, result: Result<(), Error>, done: Completion) -> Result<(), Error> {
+                done.settle(Outcome::Success);
+                result
+            }
+        }
+
+        assert!(Arc::new(OfBodies).watches());
+        assert!(!Classify::<()>::watches(&Arc::new(ByResult)));
+        assert!(!Classify::<()>::watches(&classify_fn(|_: Result<&(), _>| Outcome::Ignored)));
     }
 }

@@ -13,7 +13,8 @@ pub trait Settle: Send + Sync + 'static {
     /// The layer's name, as an [`Elapsed`] carries it.
     fn name(&self) -> &Arc<str>;
 
-    /// A call came to its end. Called exactly once for each [`Completion`].
+    /// A call came to its end. Called exactly once for each [`Completion`], unless it is
+    /// [muted](Completion::muted).
     ///
     /// `ticket` is what the layer gave the completion.
     fn settle(&self, ticket: Ticket, end: &End<'_>);
@@ -94,6 +95,7 @@ struct Open {
     started: Instant,
     head: Option<Instant>,
     watch: Watch,
+    muted: bool,
 }
 
 // ===== impl Completion =====
@@ -101,10 +103,25 @@ struct Open {
 impl Completion {
     /// The duty to tell `sink` the end of a call that `started` in the scope of `call`.
     pub fn new(sink: Arc<dyn Settle>, ticket: Ticket, call: Call, started: Instant) -> Self {
-        Self(Some(Open { sink, ticket, call, started, head: None, watch: Watch::default() }))
+        Self(Some(Open {
+            sink,
+            ticket,
+            call,
+            started,
+            head: None,
+            watch: Watch::default(),
+            muted: false,
+        }))
+    }
+
+    /// No duty at all: there is nobody to tell, and no limit to keep.
+    #[inline]
+    pub const fn none() -> Self {
+        Self(None)
     }
 
     /// Notes that the response's head was there at `at`.
+    #[inline]
     pub fn with_head(mut self, at: Instant) -> Self {
         if let Some(open) = &mut self.0 {
             open.head = Some(at);
@@ -113,9 +130,19 @@ impl Completion {
     }
 
     /// Sets the limits under which the body is watched.
+    #[inline]
     pub fn with_watch(mut self, watch: Watch) -> Self {
         if let Some(open) = &mut self.0 {
             open.watch = watch;
+        }
+        self
+    }
+
+    /// Tells the sink nothing, for there is nothing that it would do with it. What remains is the
+    /// [watch](Self::watch); the clock is not read for the rest.
+    pub fn muted(mut self) -> Self {
+        if let Some(open) = &mut self.0 {
+            open.muted = true;
         }
         self
     }
@@ -146,14 +173,14 @@ impl Completion {
 
     /// Reports the verdict: the call was seen to its end.
     pub fn settle(mut self, outcome: Outcome) {
-        self.report(outcome, How::Reported, clock::now());
+        self.report(How::Reported, |_| (outcome, clock::now()));
     }
 
     /// Reports the verdict where the call's head is its end too, as it was
     /// [noted](Self::with_head): the clock is not read again.
+    #[inline]
     pub fn settle_at_head(mut self, outcome: Outcome) {
-        let head = self.0.as_ref().and_then(|open| open.head);
-        self.report(outcome, How::Reported, head.unwrap_or_else(clock::now));
+        self.report(How::Reported, |open| (outcome, open.head.unwrap_or_else(clock::now)));
     }
 
     /// Reports that the response was dropped before its end by somebody who had seen its head.
@@ -161,38 +188,39 @@ impl Completion {
     /// The head's verdict stands, unless the call's deadline passed while somebody was `waiting` for
     /// the rest: then it is a timeout.
     pub fn dropped(mut self, head: Outcome, waiting: bool) {
-        let now = clock::now();
-        let outcome = if waiting && self.ran_out(now) { Outcome::timeout() } else { head };
-        self.report(outcome, How::Dropped, now);
+        self.report(How::Dropped, |open| {
+            let now = clock::now();
+            (if waiting && open.ran_out(now) { Outcome::timeout() } else { head }, now)
+        });
     }
 
     /// Reports that a limit ran out, and makes the error that says so.
     #[must_use]
     pub fn elapsed(mut self, phase: Phase, limit: Duration) -> Error {
         let name = self.0.as_ref().map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
-        self.report(Outcome::timeout(), How::Elapsed { phase, limit }, clock::now());
+        self.report(How::Elapsed { phase, limit }, |_| (Outcome::timeout(), clock::now()));
         Error::rejected(Elapsed::new(name, phase, limit))
     }
 
-    fn ran_out(&self, now: Instant) -> bool {
-        let overdue = self.0.as_ref().is_some_and(|open| open.call.is_overdue(now));
-        overdue || call::is_expired()
-    }
-
-    fn report(&mut self, outcome: Outcome, how: How, ended: Instant) {
-        if let Some(Open { sink, ticket, call, started, head, .. }) = self.0.take() {
-            sink.settle(ticket, &End { outcome, how, started, head, ended, call: &call });
+    #[inline]
+    fn report(&mut self, how: How, judge: impl FnOnce(&Open) -> (Outcome, Instant)) {
+        if let Some(open) = self.0.take()
+            && !open.muted
+        {
+            let (outcome, ended) = judge(&open);
+            let Open { sink, ticket, ref call, started, head, .. } = open;
+            sink.settle(ticket, &End { outcome, how, started, head, ended, call });
         }
     }
 }
 
 impl Drop for Completion {
+    #[inline]
     fn drop(&mut self) {
-        if self.0.is_some() {
+        self.report(How::Dropped, |open| {
             let now = clock::now();
-            let outcome = if self.ran_out(now) { Outcome::timeout() } else { Outcome::Cancelled };
-            self.report(outcome, How::Dropped, now);
-        }
+            (if open.ran_out(now) { Outcome::timeout() } else { Outcome::Cancelled }, now)
+        });
     }
 }
 
@@ -203,6 +231,14 @@ impl fmt::Debug for Completion {
             debug.field("layer", open.sink.name()).field("started", &open.started);
         }
         debug.finish_non_exhaustive()
+    }
+}
+
+// ===== impl Open =====
+
+impl Open {
+    fn ran_out(&self, now: Instant) -> bool {
+        self.call.is_overdue(now) || call::is_expired()
     }
 }
 
@@ -227,6 +263,7 @@ impl End<'_> {
 impl Until {
     /// A limit counted from `start`.
     #[must_use]
+    #[inline]
     pub fn new(start: Instant, phase: Phase, limit: Duration) -> Self {
         Self { at: clock::after(start, limit), phase, limit }
     }
@@ -291,6 +328,17 @@ mod tests {
         }));
         scoped.as_mut().expire();
         assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_muted_one_tells_nothing_and_names_its_limits_all_the_same() {
+        let (seen, done) = completion(Call::new());
+        let watch = Watch { until: None, idle: Some(Duration::from_secs(3)) };
+        let done = done.muted().with_watch(watch);
+        assert_eq!(done.watch(), watch);
+        let error = done.elapsed(Phase::Idle, Duration::from_secs(3));
+        assert_eq!(error.to_string(), "search: idle limit of 3s ran out");
+        assert!(seen.1.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -316,6 +316,13 @@ impl Voice {
         &self.name
     }
 
+    /// Whether anybody listens to what concerns `call`.
+    #[must_use]
+    #[inline]
+    pub fn is_heard(&self, call: &Call) -> bool {
+        self.observers.is_some() || call.observer().is_some()
+    }
+
     /// Tells of what concerns `call`. `what` is only made if somebody listens.
     #[inline]
     pub fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
@@ -331,7 +338,7 @@ impl Voice {
         at: Instant,
         what: impl FnOnce() -> What<'a>,
     ) {
-        if self.observers.is_some() || call.observer().is_some() {
+        if self.is_heard(call) {
             self.speak(&Event { layer: self.layer, name: &self.name, key, call, at, what: what() });
         }
     }

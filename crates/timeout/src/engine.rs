@@ -62,6 +62,7 @@ impl Policy {
     /// The limits in force for an operation: its own, the layer's where it has none, and nothing
     /// that is as good as never.
     #[must_use]
+    #[inline]
     pub fn limits(&self, operation: Operation) -> &Limits {
         let named = operation.0.and_then(|number| self.operations.get(number as usize));
         named.unwrap_or(&self.defaults)
@@ -72,6 +73,7 @@ impl Policy {
     /// The caller's [`timeout`](portcullis_core::call::With::timeout) takes the place of the total
     /// limit, longer or shorter. The inherited deadline holds in any case.
     #[must_use]
+    #[inline]
     pub fn plan(&self, call: &Call, since: Option<Instant>, now: Instant) -> Plan {
         let started = since.map_or(now, |since| since.min(now));
         let overrides = call.overrides();
@@ -99,24 +101,32 @@ impl Policy {
     /// What ran out before the call could be made: waiting for readiness took it all, or the call was
     /// overdue when it came.
     #[must_use]
+    #[inline]
     pub fn overdue(&self, plan: &Plan) -> Option<Until> {
-        let readiness = self
-            .limits(plan.operation)
-            .readiness
-            .map(|limit| Until::new(plan.started, Phase::Readiness, limit));
+        let limit = self.limits(plan.operation).readiness;
+        let readiness = limit.map(|limit| Until::new(plan.started, Phase::Readiness, limit));
         earliest(readiness, plan.whole).filter(|until| until.at <= plan.called)
     }
 
     /// By when the response's head must be there.
     #[must_use]
+    #[inline]
     pub fn until_head(&self, plan: &Plan) -> Option<Until> {
         let limit = self.limits(plan.operation).head;
         let head = limit.map(|limit| Until::new(plan.called, Phase::Head, limit));
         earliest(plan.whole, head)
     }
 
+    /// Whether [`watch`](Self::watch) depends on when the head was there.
+    #[must_use]
+    #[inline]
+    pub fn counts_from_head(&self, plan: &Plan) -> bool {
+        self.limits(plan.operation).body.is_some()
+    }
+
     /// What is left for the response's body, whose head was there at `head`.
     #[must_use]
+    #[inline]
     pub fn watch(&self, plan: &Plan, head: Instant) -> Watch {
         let limits = self.limits(plan.operation);
         let body = limits.body.map(|limit| Until::new(head, Phase::Body, limit));

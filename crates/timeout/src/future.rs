@@ -9,7 +9,8 @@ use std::{
 
 use pin_project_lite::pin_project;
 use portcullis_core::{
-    BoxError, Call, Classify, Elapsed, Error, Phase, RejectionKind, Until, call::Scoped, clock,
+    BoxError, Call, Classify, Completion, Elapsed, Error, Phase, RejectionKind, Until,
+    call::Scoped, clock,
 };
 use tokio::{
     task::coop,
@@ -70,6 +71,7 @@ pin_project! {
 // ===== impl ResponseFuture =====
 
 impl<F, C> ResponseFuture<F, C> {
+    #[inline]
     pub(crate) fn called(inner: Scoped<F>, plan: Plan, classify: C, shared: Arc<Shared>) -> Self {
         let state = State::Called { inner, timer: None };
         Self { state, plan, classify, shared: Some(shared) }
@@ -152,16 +154,23 @@ where
     E: Into<BoxError>,
     C: Classify<Res>,
 {
-    let now = clock::now();
     match result {
         Ok(response) => {
-            let elapsed = now.saturating_duration_since(plan.started);
-            shared.tell_if_slow(plan.operation, call, Took { elapsed, at: now });
-            let watch = shared.policy.watch(plan, now);
-            let done = shared.completion(plan, call.clone()).with_head(now).with_watch(watch);
+            // A second look at the clock costs as much as the rest; take it where it matters.
+            let heard = shared.is_heard(call);
+            if !heard && !classify.watches() {
+                return classify.classify(Ok(response), Completion::none());
+            }
+            let timed = heard || shared.policy.counts_from_head(plan);
+            let head = if timed { clock::now() } else { plan.called };
+            let elapsed = head.saturating_duration_since(plan.started);
+            shared.tell_if_slow(plan.operation, call, Took { elapsed, at: head });
+            let watch = shared.policy.watch(plan, head);
+            let done = shared.completion(plan, call.clone()).with_head(head).with_watch(watch);
             classify.classify(Ok(response), done)
         }
         Err(error) => {
+            let now = clock::now();
             let error = Error::inner(error);
             let done = shared.completion(plan, call.clone());
             match plan.whole.filter(|whole| whole.at <= now && is_ours(whole, &error)) {

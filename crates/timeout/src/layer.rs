@@ -213,7 +213,14 @@ impl Shared {
     /// The duty to tell the end of a call.
     pub(crate) fn completion(self: Arc<Self>, plan: &Plan, call: Call) -> Completion {
         let ticket = Ticket(plan.operation.to_word(), 0);
-        Completion::new(self, ticket, call, plan.started)
+        let heard = self.is_heard(&call);
+        let done = Completion::new(self, ticket, call, plan.started);
+        if heard { done } else { done.muted() }
+    }
+
+    /// Whether anybody wants to know of this call.
+    pub(crate) fn is_heard(&self, call: &Call) -> bool {
+        self.voice.is_heard(call)
     }
 
     /// Tells of a call that took as long as `elapsed` to its head, if that is slow.
