@@ -187,19 +187,11 @@ impl<V> fmt::Debug for Keyed<V> {
 
 impl<V> Shard<V> {
     fn new(capacity: usize) -> Self {
-        Self {
-            index: HashTable::new(),
-            nodes: Vec::new(),
-            first: NONE,
-            last: NONE,
-            capacity,
-        }
+        Self { index: HashTable::new(), nodes: Vec::new(), first: NONE, last: NONE, capacity }
     }
 
     fn find(&self, hash: u64, key: &str) -> Option<usize> {
-        self.index
-            .find(hash, |&at| *self.nodes[at].key == *key)
-            .copied()
+        self.index.find(hash, |&at| *self.nodes[at].key == *key).copied()
     }
 
     /// Sees to it that the least recently used entry may be evicted, if one has to be.
@@ -218,13 +210,7 @@ impl<V> Shard<V> {
 
     /// Puts in a key that is not there, in place of the least recently used one if the shard is full.
     fn insert(&mut self, hash: u64, key: Arc<str>, value: V) -> Option<Node<V>> {
-        let node = Node {
-            key,
-            value,
-            hash,
-            before: NONE,
-            after: NONE,
-        };
+        let node = Node { key, value, hash, before: NONE, after: NONE };
         let (at, evicted) = if self.nodes.len() < self.capacity {
             self.nodes.push(node);
             (self.nodes.len() - 1, None)
@@ -339,10 +325,7 @@ mod tests {
     fn it_never_holds_more_than_its_capacity() {
         for capacity in [1, 2, 63, 64, 127, 128, 1_000, 5_001] {
             let map = map(capacity);
-            assert_eq!(
-                map.shards.iter().map(|s| s.lock().capacity).sum::<usize>(),
-                capacity
-            );
+            assert_eq!(map.shards.iter().map(|s| s.lock().capacity).sum::<usize>(), capacity);
             for key in 0..3 * capacity {
                 insert(&map, &key.to_string(), key % 7 == 0);
                 assert!(map.shards.len() > 1 || map.len() == capacity.min(key + 1));
@@ -381,9 +364,7 @@ mod tests {
             if seed >> 20 & 63 == 0 {
                 for (key, pinned) in &mut list {
                     *pinned = false;
-                    map.get(&key.to_string())
-                        .unwrap()
-                        .store(false, Ordering::Relaxed);
+                    map.get(&key.to_string()).unwrap().store(false, Ordering::Relaxed);
                 }
             }
         }
@@ -396,9 +377,8 @@ mod tests {
     fn many_threads_at_once_agree_on_the_state_of_a_key() {
         let map = map(4);
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| insert(&map, "a", true).unwrap()))
-                .collect();
+            let all: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| insert(&map, "a", true).unwrap())).collect();
             let all: Vec<_> = all.into_iter().map(|t| t.join().unwrap()).collect();
             assert!(all.windows(2).all(|two| Arc::ptr_eq(&two[0], &two[1])));
         });
