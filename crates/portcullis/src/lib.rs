@@ -1,0 +1,65 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Features
+//!
+//! All are additive. `stack` and `tracing` are on by default.
+//!
+//! - `breaker`, `retry`, `timeout`: the layers, each by itself.
+//! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
+//! - `stack`: the ready-made [`Stack`] of them all.
+//! - `tracing`: the [`Tracing`] observer.
+//! - `serde`: settings that read from files.
+
+#[cfg(feature = "stack")]
+mod stack;
+
+pub use portcullis_core::*;
+
+#[cfg(feature = "breaker")]
+pub use portcullis_breaker as breaker;
+#[cfg(feature = "http")]
+pub use portcullis_http as http;
+#[cfg(feature = "retry")]
+pub use portcullis_retry as retry;
+#[cfg(feature = "timeout")]
+pub use portcullis_timeout as timeout;
+
+#[cfg(feature = "stack")]
+pub use self::stack::{HttpStack, Preset, ResponseBody, Stack, StackBuilder};
+
+/// What most programs that use Portcullis name.
+pub mod prelude {
+    #[cfg(feature = "breaker")]
+    pub use portcullis_breaker::BreakerLayer;
+    #[cfg(feature = "http")]
+    pub use portcullis_http::{
+        BufferBody, CloneBody, GrpcClassifier, HttpClassifier, PropagateLayer, RejectionsLayer,
+    };
+    #[cfg(feature = "retry")]
+    pub use portcullis_retry::RetryLayer;
+    #[cfg(feature = "timeout")]
+    pub use portcullis_timeout::TimeoutLayer;
+
+    #[cfg(feature = "stack")]
+    pub use crate::Stack;
+    pub use crate::{Call, Error, Event, Observer, Outcome, Registry, Rejection, What, call};
+}
+
+// The snippets of the project's pages are compiled and run with this crate's.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/breaker.md")]
+    mod breaker {}
+    #[doc = include_str!("../../../docs/core.md")]
+    mod core {}
+    #[doc = include_str!("../../../docs/http.md")]
+    mod http {}
+    #[doc = include_str!("../../../docs/retry.md")]
+    mod retry {}
+    #[doc = include_str!("../../../docs/stack.md")]
+    mod stack {}
+    #[doc = include_str!("../../../docs/timeout.md")]
+    mod timeout {}
+}

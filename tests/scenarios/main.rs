@@ -1,0 +1,10 @@
+//! Whole stacks in front of a real client, and a real server that misbehaves.
+
+mod axum_app;
+mod bodies;
+mod buffered;
+mod dropped;
+mod errors;
+mod failures;
+mod replayed;
+mod support;
