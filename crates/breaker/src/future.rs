@@ -3,13 +3,14 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
 use portcullis_core::{BoxError, Classify, Completion, Error, Outcome, clock};
 
-use crate::handle::{Admitted, Probe};
+use crate::handle::{Admitted, Lane};
 
 pin_project! {
     /// The future of a [`Breaker`](crate::Breaker): the inner one's, or a refusal.
@@ -28,7 +29,10 @@ pin_project! {
             #[pin]
             future: F,
             // `None` once the response was handed up.
-            pending: Option<Pending<C>>,
+            done: Option<Completion>,
+            // Where to tell of the head, if the call is a probe.
+            probe: Option<Arc<Lane>>,
+            classifier: C,
         },
         Refused {
             error: Option<Error>,
@@ -36,19 +40,13 @@ pin_project! {
     }
 }
 
-struct Pending<C> {
-    done: Completion,
-    probe: Option<Probe>,
-    classifier: C,
-}
-
 // ===== impl ResponseFuture =====
 
 impl<F, C> ResponseFuture<F, C> {
+    #[inline]
     pub(crate) fn called(future: F, admitted: Admitted, classifier: C) -> Self {
         let Admitted { done, probe } = admitted;
-        let pending = Some(Pending { done, probe, classifier });
-        Self { state: State::Called { future, pending } }
+        Self { state: State::Called { future, done: Some(done), probe, classifier } }
     }
 
     pub(crate) fn refused(error: Error) -> Self {
@@ -64,20 +62,21 @@ where
 {
     type Output = Result<C::Response, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Called { future, pending } => {
+            StateProj::Called { future, done, probe, classifier } => {
                 let Poll::Ready(result) = future.poll(cx) else { return Poll::Pending };
-                let Some(Pending { done, probe, classifier }) = pending.take() else {
+                let Some(done) = done.take() else {
                     // The inner future answered twice; that its contract was broken first is no
                     // reason to panic here.
                     return Poll::Pending;
                 };
                 let result = result.map_err(Error::inner);
                 let now = clock::now();
-                if let Some((probe, call)) = probe.as_ref().zip(done.call()) {
+                if let Some(lane) = probe.take() {
                     let so_far = classifier.at_head(result.as_ref()).outcome();
-                    probe.head(so_far == Outcome::Success, call, now);
+                    lane.probe_head(&done, so_far == Outcome::Success, now);
                 }
                 Poll::Ready(classifier.classify(result, done.with_head(now)))
             }

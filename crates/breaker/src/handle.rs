@@ -80,14 +80,8 @@ struct Shared {
 /// A call that may pass.
 pub(crate) struct Admitted {
     pub(crate) done: Completion,
-    /// Where to tell of the head, if anybody there needs to know.
-    pub(crate) probe: Option<Probe>,
-}
-
-/// A probe that is out.
-pub(crate) struct Probe {
-    lane: Arc<Lane>,
-    permit: Permit,
+    /// Where to tell of the head, if it is a probe.
+    pub(crate) probe: Option<Arc<Lane>>,
 }
 
 // ===== impl Handle =====
@@ -203,7 +197,7 @@ impl Handle {
             }
             Admission::Rejected(refusal) => return Err(self.reject(refusal, &call, now)),
         };
-        let probe = permit.is_probe().then(|| Probe { lane: lane.clone(), permit: permit.copy() });
+        let probe = permit.is_probe().then(|| lane.clone());
         let done = Completion::new(lane.clone(), permit.into(), call, now);
         Ok(Admitted { done, probe })
     }
@@ -273,6 +267,19 @@ impl fmt::Debug for Handle {
 }
 
 // ===== impl Lane =====
+
+impl Lane {
+    /// Tells that a probe's head is there and whether it is good so far.
+    #[cold]
+    pub(crate) fn probe_head(&self, probe: &Completion, good: bool, now: Instant) {
+        let mut changes = Changes::default();
+        let permit = Permit::from(probe.ticket());
+        self.shared.engine.head(&permit, good, now, &mut changes);
+        if let Some(call) = probe.call() {
+            self.shared.tell_of(&changes, call);
+        }
+    }
+}
 
 impl Settle for Lane {
     fn name(&self) -> &Arc<str> {
@@ -371,17 +378,5 @@ impl BreakerConfig {
             };
             took > threshold
         })
-    }
-}
-
-// ===== impl Probe =====
-
-impl Probe {
-    /// Tells that the probe's head is there and whether it is good so far.
-    pub(crate) fn head(&self, good: bool, call: &Call, now: Instant) {
-        let shared = &*self.lane.shared;
-        let mut changes = Changes::default();
-        shared.engine.head(&self.permit, good, now, &mut changes);
-        shared.tell_of(&changes, call);
     }
 }

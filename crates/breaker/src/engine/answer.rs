@@ -91,11 +91,6 @@ impl Permit {
         self.probe
     }
 
-    /// The same permit, to tell of the head with.
-    pub(crate) fn copy(&self) -> Self {
-        Self { ..*self }
-    }
-
     /// Whether the call is a probe.
     #[must_use]
     pub fn is_probe(&self) -> bool {

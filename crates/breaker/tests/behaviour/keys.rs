@@ -2,9 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use portcullis_breaker::{
-    Abandoned, BreakerConfig, BreakerLayer, Engine, Handle, Mode, Open, Ramp, Window,
-};
+use portcullis_breaker::{BreakerConfig, BreakerLayer, Engine, Handle, Open, Ramp, Window};
 use portcullis_core::{Outcome, Registry, State, call as overrides, clock};
 use portcullis_testkit::{TestError, call};
 use tower_layer::Layer;
