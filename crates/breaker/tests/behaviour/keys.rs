@@ -120,6 +120,8 @@ fn settings_out_of_range_are_named() {
 #[cfg(feature = "serde")]
 #[test]
 fn settings_come_from_files() {
+    use portcullis_breaker::{Abandoned, Mode};
+
     let text = r#"{"window": {"time": "30s"}, "failure_rate": "off", "open_initial": "5s",
         "abandoned": {"after": "2s"}, "ramp": {"over": "1m"}, "mode": "disabled"}"#;
     let config: BreakerConfig = serde_json::from_str(text).unwrap();
