@@ -34,7 +34,7 @@ pub(crate) const RATE: f64 = 150.0;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after the last request the harness still waits for calls that are out; those that are
 /// left are abandoned.
-pub(crate) const DRAIN: Duration = Duration::from_millis(2_000);
+pub(crate) const DRAIN: Duration = Duration::from_millis(2_500);
 
 /// A request that will be made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -56,7 +56,7 @@ struct Counted {
 #[derive(Debug, Serialize)]
 struct Retries {
     made: usize,
-    after_server_hint: usize,
+    after_hint: usize,
     gave_up: Vec<Counted>,
 }
 
@@ -107,7 +107,7 @@ impl Summary {
             timeouts: count(told.timed_out.iter().map(|(_, phase)| (*phase).to_owned())),
             retries: Retries {
                 made: told.retries.len(),
-                after_server_hint: told.retries.iter().filter(|retry| retry.hinted).count(),
+                after_hint: told.retries.iter().filter(|retry| retry.hinted).count(),
                 gave_up: count(told.gave_up.iter().map(|(_, why)| (*why).to_owned())),
             },
             breaker_at_end: report.state_at_end.as_str(),
@@ -205,11 +205,7 @@ mod tests {
             amplification: 1.37,
             rejections: vec![counted("breaker: open")],
             timeouts: vec![],
-            retries: Retries {
-                made: 5,
-                after_server_hint: 2,
-                gave_up: vec![counted("budget spent")],
-            },
+            retries: Retries { made: 5, after_hint: 2, gave_up: vec![counted("budget spent")] },
             breaker_at_end: "closed",
             transitions: (0..100).map(|_| changed()).collect(),
             invariants: vec![Invariant {

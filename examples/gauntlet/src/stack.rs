@@ -1,18 +1,36 @@
 //! The client with the stack in front.
 
-use portcullis_core::{Invalid, State};
 use std::time::Duration;
+
+use portcullis::{
+    HttpStack, Stack,
+    breaker::{self, Window},
+    retry::{self, Backoff, BudgetConfig},
+};
+use portcullis_core::{Invalid, State};
+use tower::Layer;
 
 use crate::{
     client::Bare,
-    load::DRAIN,
     watch::{Budget, StackReport, Watch},
 };
+
+/// The limit of a whole call: enough to wait for a server that asks for a second.
+const DEADLINE: Duration = Duration::from_millis(1_800);
+/// The limit of one attempt: more than the slowest answer takes.
+const ATTEMPT: Duration = Duration::from_millis(500);
+/// Probes that may be out at once, and that must succeed.
+const PROBES: u32 = 2;
+
+/// The service that the stack makes of the bare client.
+pub(crate) type Stacked = <HttpStack as Layer<Bare>>::Service;
 
 /// What is known of the stack while it runs and once it is done.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     watch: Watch,
+    breaker: breaker::Handle,
+    budget: retry::Budget,
 }
 
 /// The stack in front of `inner`.
@@ -20,9 +38,31 @@ pub(crate) struct Handle {
 /// # Errors
 ///
 /// When a setting is out of its range.
-pub(crate) fn client(inner: Bare, _seconds: u64, _seed: u64) -> Result<(Bare, Handle), Invalid> {
+pub(crate) fn client(inner: Bare, seed: u64) -> Result<(Stacked, Handle), Invalid> {
     let watch = Watch::default();
-    Ok((inner, Handle { watch }))
+    let mut budget = BudgetConfig::default();
+    // A third of the calls fails for a while, and each is worth another attempt.
+    budget.ratio = 0.5;
+    let budget = retry::Budget::new(budget)?;
+    let (soon, later) = (Duration::from_millis(20), Duration::from_millis(200));
+    let stack = Stack::production("upstream")
+        .total(|timeout| timeout.total(DEADLINE))
+        .attempt(|timeout| timeout.attempt(ATTEMPT))
+        .retry(|retry| {
+            let retry = retry.max_attempts(4).backoff(Backoff::exponential(soon, later));
+            retry.shared_budget(budget.clone()).seed(seed)
+        })
+        .breaker(|breaker| {
+            // Quick to probe: the weather changes every two seconds.
+            let (initial, cap) = (Duration::from_millis(100), Duration::from_millis(400));
+            let breaker = breaker.window(Window::Time(Duration::from_secs(2)));
+            let breaker = breaker.open_time(initial, cap).probes(PROBES, PROBES);
+            breaker.ramp(None).seed(seed)
+        })
+        .observe(watch.clone())
+        .build()?;
+    let breaker = stack.breaker().handle();
+    Ok((stack.layer(inner), Handle { watch, breaker, budget }))
 }
 
 // ===== impl Handle =====
@@ -30,19 +70,24 @@ pub(crate) fn client(inner: Bare, _seconds: u64, _seed: u64) -> Result<(Bare, Ha
 impl Handle {
     /// The breaker's state at this moment.
     pub(crate) fn state(&self) -> State {
-        self.watch.state()
+        self.breaker.state()
     }
 
     /// Everything the layers told, and what they hold at this moment.
     pub(crate) fn report(&self) -> StackReport {
+        let budget = self.budget.config();
         StackReport {
-            deadline: Duration::from_secs(1).min(DRAIN),
-            probe_limit: 1,
-            budget: Budget { capacity: 1.0, ratio: 0.1, reserve_per_second: 0.0 },
+            deadline: DEADLINE,
+            probe_limit: PROBES as usize,
+            budget: Budget {
+                capacity: f64::from(budget.capacity),
+                ratio: budget.ratio,
+                reserve_per_second: budget.reserve,
+            },
             told: self.watch.told(),
             state_at_end: self.state(),
-            in_flight_at_end: 0,
-            probes_at_end: 0,
+            tokens_at_end: self.budget.waiting() as usize,
+            probes_at_end: self.breaker.snapshot().probes as usize,
         }
     }
 }

@@ -283,7 +283,8 @@ impl Body for Cut {
 /// A port below those the kernel gives to clients. In an outage the port is free: a client that was
 /// given it would block the rebind, and one that called it from itself would be connected.
 fn bind_somewhere() -> io::Result<(TcpListener, SocketAddr)> {
-    let first = std::process::id() as u16 % 8_000;
+    // Runs at the same time start from ports of their own, or one would take the other's.
+    let first = (std::process::id() % 2_000) as u16 * 4;
     let mut refused = io::ErrorKind::AddrInUse.into();
     for next in 0..200 {
         let port = 20_000 + (first + next) % 8_000;

@@ -22,8 +22,8 @@ pub(crate) struct StackReport {
     pub(crate) told: Told,
     /// The breaker's state once all calls were over.
     pub(crate) state_at_end: State,
-    /// Permits that were still out then.
-    pub(crate) in_flight_at_end: usize,
+    /// Retries that still held a token then.
+    pub(crate) tokens_at_end: usize,
     /// Probes that were still out then.
     pub(crate) probes_at_end: usize,
 }
@@ -52,6 +52,8 @@ pub(crate) struct Told {
     pub(crate) timed_out: Vec<(Instant, &'static str)>,
     /// Calls that the breaker admitted while half-open.
     pub(crate) probes: Vec<Probe>,
+    /// Calls that the breaker admitted, and those of them whose end it learnt.
+    pub(crate) permits: (usize, usize),
 }
 
 /// A breaker's change of state.
@@ -76,7 +78,7 @@ pub(crate) struct Rejected {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
     pub(crate) at: Instant,
-    /// Whether the delay followed the server's hint.
+    /// Whether the delay followed a hint: the server's, or the breaker's word on when it will probe.
     pub(crate) hinted: bool,
 }
 
@@ -102,12 +104,6 @@ impl Watch {
     pub(crate) fn told(&self) -> Told {
         self.0.lock().clone()
     }
-
-    /// The breaker's state, as far as it was told.
-    pub(crate) fn state(&self) -> State {
-        let told = self.0.lock();
-        told.transitions.last().map_or(State::Closed, |transition| transition.to)
-    }
 }
 
 impl Observer for Watch {
@@ -121,6 +117,11 @@ impl Observer for Watch {
 impl Told {
     fn note(&mut self, event: &Event<'_>) {
         let (at, by) = (event.at, event.layer);
+        match event.what {
+            What::Admitted { .. } if by == LayerKind::Breaker => self.permits.0 += 1,
+            What::Settled { .. } if by == LayerKind::Breaker => self.permits.1 += 1,
+            _ => {}
+        }
         match event.what {
             What::StateChanged { from, to, reason, open_for } => {
                 self.transitions.push(Transition { at, from, to, reason, open_for });
@@ -205,6 +206,8 @@ mod tests {
         let out = |told: Told| told.probes.iter().map(|probe| probe.settled).collect::<Vec<_>>();
         assert_eq!(out(watch.told()), [None, None]);
 
+        assert_eq!(watch.told().permits, (3, 1));
+
         tell(LayerKind::Breaker, 40, settled(20));
         let until = Some((start + Duration::from_millis(40), 2));
         assert_eq!(out(watch.told()), [None, until]);
@@ -216,7 +219,6 @@ mod tests {
     #[test]
     fn what_layers_tell_is_kept_by_kind() {
         let (watch, start) = (Watch::default(), clock::now());
-        assert_eq!(watch.state(), State::Closed);
         let opened = What::StateChanged {
             from: State::Closed,
             to: State::Open,
@@ -238,10 +240,9 @@ mod tests {
         tell(&watch, LayerKind::Retry, start, 4, gave_up);
 
         let told = watch.told();
-        assert_eq!(watch.state(), State::Open);
         let hinted: Vec<_> = told.retries.iter().map(|retry| retry.hinted).collect();
         assert_eq!(hinted, [false, true]);
         assert_eq!(told.gave_up[0].1, "budget spent");
-        assert_eq!(told.transitions[0].at, start + Duration::from_millis(1));
+        assert_eq!(told.transitions[0].to, State::Open);
     }
 }

@@ -19,11 +19,11 @@ pub(crate) enum Weather {
     Throttling,
     /// Connections are cut and refused.
     Outage,
-    /// 30 % of the bodies break off half-way.
+    /// 20 % of the bodies break off half-way.
     CutBodies,
     /// Requests are read and never answered.
     Hung,
-    /// 503s grow rarer, from 50 % to none.
+    /// 503s grow rarer, from 40 % to none.
     Recovering,
     /// As at the start.
     HealthyAgain,
@@ -117,7 +117,9 @@ impl Script {
     /// The upstream throttles above so many requests a second.
     pub(crate) const THROTTLES_ABOVE: f64 = 100.0;
 
-    /// However short the run, so much time remains at its end for a breaker to close.
+    /// However short the run, a breaker has so long to open and to spare the upstream some calls,
+    const LEAST_OUTAGE: f64 = 1.0;
+    /// and so long at the end to close.
     const LEAST_HEALTHY_AGAIN: f64 = 1.5;
     /// Each hung request holds two descriptors of this process until its client gives up, and a
     /// client without a timeout takes its time over that.
@@ -127,11 +129,13 @@ impl Script {
     pub(crate) fn new(seconds: u64, seed: u64) -> Self {
         let seconds = seconds as f64;
         let whole: f64 = Weather::ALL.into_iter().map(Weather::weight).sum();
-        let others = whole - Weather::HealthyAgain.weight();
-        let scale = (seconds / whole).min((seconds - Self::LEAST_HEALTHY_AGAIN) / others);
+        let others = whole - Weather::Outage.weight() - Weather::HealthyAgain.weight();
+        let left = seconds - Self::LEAST_OUTAGE - Self::LEAST_HEALTHY_AGAIN;
+        let scale = (seconds / whole).min(left / others);
         let mut at = 0.0;
         let phases = Weather::ALL.map(|weather| {
             let length = match weather {
+                Weather::Outage => (weather.weight() * scale).max(Self::LEAST_OUTAGE),
                 Weather::Hung => (weather.weight() * scale).min(Self::MOST_HUNG),
                 Weather::HealthyAgain => seconds - at,
                 _ => weather.weight() * scale,
@@ -176,9 +180,9 @@ impl Script {
         let act = match phase.weather {
             Weather::Flaky => struck(0.3, Act::Fail),
             Weather::Throttling if rate > Self::THROTTLES_ABOVE => struck(0.5, Act::Throttle),
-            Weather::CutBodies => struck(0.3, Act::Cut),
+            Weather::CutBodies => struck(0.2, Act::Cut),
             Weather::Hung => Act::Hang,
-            Weather::Recovering => struck(0.5 * (1.0 - phase.progress(elapsed)), Act::Fail),
+            Weather::Recovering => struck(0.4 * (1.0 - phase.progress(elapsed)), Act::Fail),
             // In an outage only what was on its way when it began or ended comes here.
             Weather::Healthy
             | Weather::Slow
@@ -249,8 +253,10 @@ mod tests {
             for (both, weather) in script.phases().windows(2).zip(Weather::ALL) {
                 assert_eq!(both[0].until, both[1].from);
                 assert_eq!(script.phase(weather), both[0]);
-                assert!(both[0].until - both[0].from >= Duration::from_millis(300));
+                assert!(both[0].until - both[0].from >= Duration::from_millis(240));
             }
+            let outage = script.phase(Weather::Outage);
+            assert!(outage.until - outage.from >= Duration::from_millis(999));
             let last = script.phase(Weather::HealthyAgain);
             assert!(last.until - last.from >= Duration::from_millis(1499));
             let hung = script.phase(Weather::Hung);
@@ -304,8 +310,8 @@ mod tests {
         assert_eq!(share(&script, at(Weather::Healthy), 1e3, Act::Answer), 1.0);
         assert_eq!(share(&script, at(Weather::Hung), 0.0, Act::Hang), 1.0);
         assert!(near(share(&script, at(Weather::Flaky), 0.0, Act::Fail), 0.3));
-        assert!(near(share(&script, at(Weather::CutBodies), 0.0, Act::Cut), 0.3));
-        assert!(near(share(&script, at(Weather::Recovering), 0.0, Act::Fail), 0.25));
+        assert!(near(share(&script, at(Weather::CutBodies), 0.0, Act::Cut), 0.2));
+        assert!(near(share(&script, at(Weather::Recovering), 0.0, Act::Fail), 0.2));
         let throttling = at(Weather::Throttling);
         assert_eq!(share(&script, throttling, 99.0, Act::Throttle), 0.0);
         assert!(near(share(&script, throttling, 101.0, Act::Throttle), 0.5));

@@ -22,29 +22,35 @@ pub(super) struct Worst {
     pub(super) retries: (usize, usize),
 }
 
+/// Judges the retries by the times they were told of, which is when their tokens were taken, and those
+/// that reached the client by the times it sent them.
 pub(super) fn judge(stack: &SideLog, report: &StackReport) -> Invariant {
-    let mut retries: Vec<_> = report.told.retries.iter().map(|retry| retry.at).collect();
-    let mut requests: Vec<_> = stack.calls.iter().map(|call| call.started).collect();
-    retries.sort_unstable();
-    requests.sort_unstable();
     let budget = report.budget;
-    let detail = match worst(&retries, &requests, budget) {
-        None => return invariant(true, "no retries".to_owned()),
-        Some(worst) => worst,
-    };
-    let (first, last) = detail.retries;
-    let took = retries[last].saturating_duration_since(retries[first]);
-    invariant(
-        // The budget counts in fixed point.
-        detail.drawn <= budget.capacity + 0.01,
-        format!(
-            "worst: {} retries within {:.2} s drew {:.1} of {:.0}",
-            last - first + 1,
-            took.as_secs_f64(),
-            detail.drawn.max(0.0),
-            budget.capacity
+    let requests = sorted(stack.calls.iter().map(|call| call.started));
+    let told = sorted(report.told.retries.iter().map(|retry| retry.at));
+    let sent = stack.attempts.iter().filter(|attempt| attempt.number > 1);
+    let sent = sorted(sent.map(|attempt| attempt.started));
+    let drawn = |retries: &[Instant]| worst(retries, &requests, budget).map(|worst| worst.drawn);
+    let (by_telling, by_sending) =
+        (drawn(&told).unwrap_or_default(), drawn(&sent).unwrap_or_default());
+    // The budget counts in fixed point.
+    let allowed = budget.capacity + 0.01;
+    let interval = worst(&told, &requests, budget).map(|worst| {
+        let (first, last) = worst.retries;
+        let took = told[last].saturating_duration_since(told[first]);
+        format!(" ({} in {:.2} s)", last - first + 1, took.as_secs_f64())
+    });
+    Invariant {
+        name: "retries within the budget in every interval",
+        held: by_telling <= allowed && by_sending <= allowed,
+        detail: format!(
+            "{:.1} of {:.0}{}, {:.1} as sent",
+            by_telling.max(0.0),
+            budget.capacity,
+            interval.unwrap_or_default(),
+            by_sending.max(0.0)
         ),
-    )
+    }
 }
 
 /// Of all pairs of retries, the one that has drawn most from the budget.
@@ -81,8 +87,10 @@ fn requests_before(requests: &[Instant], at: Instant) -> usize {
     requests.partition_point(|&request| request < at)
 }
 
-fn invariant(held: bool, detail: String) -> Invariant {
-    Invariant { name: "retries within the budget in every interval", held, detail }
+fn sorted(times: impl Iterator<Item = Instant>) -> Vec<Instant> {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    times
 }
 
 #[cfg(test)]

@@ -196,13 +196,15 @@ fn within_deadline(stack: &SideLog, deadline: Duration) -> Invariant {
 }
 
 fn all_returned(report: &StackReport) -> Invariant {
-    let (permits, probes) = (report.in_flight_at_end, report.probes_at_end);
-    let told = report.told.probes.iter();
-    let unsettled = told.filter(|probe| probe.settled.is_none()).count();
+    let told = &report.told;
+    let (admitted, settled) = told.permits;
+    let permits = admitted.abs_diff(settled);
+    let unsettled = told.probes.iter().filter(|probe| probe.settled.is_none()).count();
+    let (probes, tokens) = (report.probes_at_end.max(unsettled), report.tokens_at_end);
     Invariant {
         name: "every permit and probe returned at the end",
-        held: permits == 0 && probes == 0 && unsettled == 0,
-        detail: format!("{permits} permits, {probes} probes out; {unsettled} untold"),
+        held: permits + probes + tokens == 0,
+        detail: format!("of {admitted} permits {permits} out, {probes} probes, {tokens} tokens"),
     }
 }
 

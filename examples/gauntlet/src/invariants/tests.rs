@@ -140,7 +140,7 @@ fn report() -> StackReport {
         budget: Budget { capacity: 3.0, ratio: 0.1, reserve_per_second: 1.0 },
         told: Told::default(),
         state_at_end: State::Closed,
-        in_flight_at_end: 0,
+        tokens_at_end: 0,
         probes_at_end: 0,
     }
 }
@@ -304,8 +304,9 @@ fn probes_that_overlap_are_counted() {
 #[test]
 fn a_permit_or_a_probe_that_is_not_back_breaks_it() {
     let name = "every permit and probe returned at the end";
-    let breaks: [fn(&mut StackReport, Instant); 3] = [
-        |report, _| report.in_flight_at_end = 1,
+    let breaks: [fn(&mut StackReport, Instant); 4] = [
+        |report, _| report.told.permits = (7, 6),
+        |report, _| report.tokens_at_end = 1,
         |report, _| report.probes_at_end = 1,
         |report, start| report.told.probes.push(probe(start, 0, None)),
     ];
@@ -325,6 +326,27 @@ fn retries_beyond_the_budget_break_it() {
     assert_eq!(run.broken(), [""; 0]);
     run.report.told.retries.push(retry);
     assert_eq!(run.broken(), ["retries within the budget in every interval"]);
+}
+
+#[test]
+fn retries_that_are_told_apart_but_sent_at_once_break_it() {
+    let mut run = Invented::new();
+    let seconds = |n: u64| run.course.start + Duration::from_secs(n);
+    run.report.told.retries = (0..4).map(|n| Retry { at: seconds(3 * n), hinted: true }).collect();
+    for (number, id) in (2..6).zip(0..4) {
+        let at = run.course.start + Duration::from_secs(9);
+        let status = StatusCode::OK;
+        let end = AttemptEnd::Head(status);
+        run.stack.attempts.push(Attempt { id, number, started: at, ended: at + TOOK, end });
+        run.stack.accesses.push(Access {
+            id,
+            attempt: number,
+            begun: at,
+            ended: at + TOOK,
+            status: Some(status),
+        });
+    }
+    assert!(run.broken().contains(&"retries within the budget in every interval"));
 }
 
 #[test]

@@ -111,9 +111,8 @@ impl Summary {
     }
 
     fn write_counts(&self, out: &mut String, paint: Paint) -> fmt::Result {
-        let hinted = self.retries.after_server_hint;
-        let retried =
-            [("after a backoff", self.retries.made - hinted), ("after the server's hint", hinted)];
+        let hinted = self.retries.after_hint;
+        let retried = [("after a backoff", self.retries.made - hinted), ("after a hint", hinted)];
         let retried = retried.map(|(what, count)| Counted { what: what.to_owned(), count });
         counts(out, paint, "rejected", &self.rejections)?;
         counts(out, paint, "timed out", &self.timeouts)?;
@@ -134,7 +133,7 @@ impl Summary {
         }
         let cut = all.len() - first.len() - last.len();
         if cut > 0 {
-            let cut = format!("{:>10}  … {cut} more (--json has all)", "");
+            let cut = format!("{:>8}  … {cut} more (--json has all)", "");
             writeln!(out, "{}", paint.dim(&cut))?;
         }
         for changed in last {
@@ -176,10 +175,10 @@ impl Changed {
             _ => format!("{change:<19}"),
         };
         format!(
-            "{:>8.2} s  {:<14} {change}  {}",
+            "{:>6.2} s  {:<14} {change}  {}",
             self.at_seconds,
             self.weather.name(),
-            cut_to(&reason, WIDTH - 48)
+            cut_to(&reason, WIDTH - 46)
         )
     }
 }
@@ -226,8 +225,8 @@ fn counts(out: &mut String, paint: Paint, name: &str, all: &[Counted]) -> fmt::R
     let sum: usize = all.iter().map(|counted| counted.count).sum();
     let parts = all.iter().filter(|counted| counted.count > 0);
     let parts = parts.map(|counted| format!("{} {}", counted.count, counted.what));
-    let parts = cut_to(&parts.collect::<Vec<_>>().join(" · "), WIDTH - 22);
-    let line = format!("{name:<12}{sum:>7}   {}", paint.dim(&parts));
+    let parts = cut_to(&parts.collect::<Vec<_>>().join(" · "), WIDTH - 18);
+    let line = format!("{name:<9} {sum:>6}  {}", paint.dim(&parts));
     writeln!(out, "{}", line.trim_end())
 }
 
