@@ -288,12 +288,7 @@ impl Engine {
                 if !failed && !slow && window.is_quiet(serial) {
                     return None;
                 }
-                let counts = window.sum(serial);
-                let tripped = config.trips_by_rate(&counts);
-                if tripped.is_none() && counts.total >= u64::from(config.minimum_calls) {
-                    window.set_quiet(serial);
-                }
-                tripped
+                config.look_closer(window, serial)
             }
             Calls::Count(window) => config.trips_by_rate(&window.add(generation, failed, slow)?),
         }
@@ -465,6 +460,17 @@ impl Calls {
 // ===== impl BreakerConfig =====
 
 impl BreakerConfig {
+    /// Adds the window up. Not on the way of a good call among good ones.
+    #[cold]
+    fn look_closer(&self, window: &TimeWindow, serial: u64) -> Option<Reason> {
+        let counts = window.sum(serial);
+        let tripped = self.trips_by_rate(&counts);
+        if tripped.is_none() && counts.total >= u64::from(self.minimum_calls) {
+            window.set_quiet(serial);
+        }
+        tripped
+    }
+
     fn trips_by_rate(&self, counts: &Counts) -> Option<Reason> {
         let Counts { total, failures, slow } = *counts;
         if total < u64::from(self.minimum_calls) {

@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use portcullis_core::{BoxError, Classify, Completion, Error, Outcome, clock};
 
-use crate::handle::{Admitted, Lane};
+use crate::handle::Lane;
 
 pin_project! {
     /// The future of a [`Breaker`](crate::Breaker): the inner one's, or a refusal.
@@ -44,8 +44,12 @@ pin_project! {
 
 impl<F, C> ResponseFuture<F, C> {
     #[inline]
-    pub(crate) fn called(future: F, admitted: Admitted, classifier: C) -> Self {
-        let Admitted { done, probe } = admitted;
+    pub(crate) fn called(
+        future: F,
+        done: Completion,
+        probe: Option<Arc<Lane>>,
+        classifier: C,
+    ) -> Self {
         Self { state: State::Called { future, done: Some(done), probe, classifier } }
     }
 

@@ -77,11 +77,10 @@ struct Shared {
     waiters: Waiters,
 }
 
-/// A call that may pass.
+/// A call that may pass: on which way, and with which permit.
 pub(crate) struct Admitted {
-    pub(crate) done: Completion,
-    /// Where to tell of the head, if it is a probe.
-    pub(crate) probe: Option<Arc<Lane>>,
+    lane: Arc<Lane>,
+    permit: Permit,
 }
 
 // ===== impl Handle =====
@@ -175,31 +174,29 @@ impl Handle {
     pub fn admit(&self) -> Result<Completion, Error> {
         let call = Call::current();
         let now = call.now();
-        self.enter(call, now).map(|admitted| admitted.done)
+        Ok(self.enter(&call, now)?.begin(call, now))
     }
 
     /// Admits or refuses a call that begins now.
     #[inline]
-    pub(crate) fn enter(&self, call: Call, now: Instant) -> Result<Admitted, Error> {
+    pub(crate) fn enter(&self, call: &Call, now: Instant) -> Result<Admitted, Error> {
         let lane = &self.lanes[stripe_of_this_thread() & (self.lanes.len() - 1)];
         let shared = &*lane.shared;
         let mut changes = Changes::default();
         let admission = shared.engine.admit(now, &mut changes);
-        shared.tell_of(&changes, &call);
+        shared.tell_of(&changes, call);
         let permit = match admission {
             Admission::Admitted(permit) => {
-                shared.tell(&call, now, || shared.admitted(&permit, now));
+                shared.tell(call, now, || shared.admitted(&permit, now));
                 permit
             }
             Admission::WouldReject(refusal) => {
-                shared.tell(&call, now, || What::WouldReject { reason: refusal.reason });
+                shared.tell(call, now, || What::WouldReject { reason: refusal.reason });
                 Permit::UNCOUNTED
             }
-            Admission::Rejected(refusal) => return Err(self.reject(refusal, &call, now)),
+            Admission::Rejected(refusal) => return Err(self.reject(refusal, call, now)),
         };
-        let probe = permit.is_probe().then(|| lane.clone());
-        let done = Completion::new(lane.clone(), permit.into(), call, now);
-        Ok(Admitted { done, probe })
+        Ok(Admitted { lane: lane.clone(), permit })
     }
 
     /// The refusal of a call, told to whoever listens.
@@ -263,6 +260,22 @@ impl fmt::Debug for Handle {
             .field("key", &self.key())
             .field("state", &self.state())
             .finish_non_exhaustive()
+    }
+}
+
+// ===== impl Admitted =====
+
+impl Admitted {
+    /// The way to tell of the head, if the call is a probe.
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<Arc<Lane>> {
+        self.permit.is_probe().then(|| self.lane.clone())
+    }
+
+    /// Begins the call.
+    #[inline]
+    pub(crate) fn begin(self, call: Call, now: Instant) -> Completion {
+        Completion::new(self.lane, self.permit.into(), call, now)
     }
 }
 

@@ -12,7 +12,7 @@ pub trait Select<Req>: sealed::Sealed {
     fn single(&self) -> Option<&Handle>;
 
     /// Looks the breaker for a call up, and does something with it.
-    fn with<R>(&self, req: &Req, call: Call, f: impl FnOnce(&Handle, Call) -> R) -> R;
+    fn with<R>(&self, req: &Req, call: &Call, f: impl FnOnce(&Handle) -> R) -> R;
 }
 
 /// One breaker for every call.
@@ -63,8 +63,8 @@ impl<Req> Select<Req> for Single {
     }
 
     #[inline]
-    fn with<R>(&self, _req: &Req, call: Call, f: impl FnOnce(&Handle, Call) -> R) -> R {
-        f(&self.0, call)
+    fn with<R>(&self, _req: &Req, _call: &Call, f: impl FnOnce(&Handle) -> R) -> R {
+        f(&self.0)
     }
 }
 
@@ -78,12 +78,12 @@ where
         None
     }
 
-    fn with<R>(&self, req: &Req, call: Call, f: impl FnOnce(&Handle, Call) -> R) -> R {
+    fn with<R>(&self, req: &Req, call: &Call, f: impl FnOnce(&Handle) -> R) -> R {
         let handle = match call.overrides().key.as_deref() {
-            Some(key) => self.handles.get_or_create_for(key, &call),
-            None => self.handles.get_or_create_for(&(self.key)(req), &call),
+            Some(key) => self.handles.get_or_create_for(key, call),
+            None => self.handles.get_or_create_for(&(self.key)(req), call),
         };
-        f(&handle, call)
+        f(&handle)
     }
 }
 

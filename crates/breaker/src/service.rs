@@ -110,15 +110,17 @@ where
         let call = Call::current();
         let now = call.now();
         let readied = std::mem::replace(&mut self.readied, Readied::Inner);
-        let admission = self.select.with(&req, call, |handle, call| match readied {
-            Readied::Inner => handle.enter(call, now),
+        let admission = self.select.with(&req, &call, |handle| match readied {
+            Readied::Inner => handle.enter(&call, now),
             Readied::Refusing(refusal) => Err(handle.reject(refusal, &call, now)),
         });
         match admission {
-            // Admitted first: a call that panics or is dropped has its completion by then.
             Ok(admitted) => {
+                let probe = admitted.probe();
+                // Before the inner call: should that panic, its end is told all the same.
+                let done = admitted.begin(call, now);
                 let future = self.inner.call(req);
-                ResponseFuture::called(future, admitted, self.classifier.clone())
+                ResponseFuture::called(future, done, probe, self.classifier.clone())
             }
             Err(refused) => ResponseFuture::refused(refused),
         }
