@@ -65,9 +65,10 @@ pub struct Transition {
     pub at: Instant,
 }
 
-/// The changes of state that one step brought about, in order. Take a new one for each step.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Changes([Option<Transition>; 3]);
+/// The changes of state that one step brought about, in order. Nothing is allocated
+/// while nothing changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes(Vec<Transition>);
 
 // ===== impl Permit =====
 
@@ -139,20 +140,16 @@ impl Transition {
 impl Changes {
     /// The changes, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Transition> {
-        self.0.iter().flatten()
+        self.0.iter()
     }
 
     /// Whether nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0[0].is_none()
+        self.0.is_empty()
     }
 
     pub(super) fn push(&mut self, transition: Transition) {
-        // One step makes three changes at most: a probe whose time was up reopens, the open time is
-        // over by now, and the next failure opens again.
-        if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
-            *free = Some(transition);
-        }
+        self.0.push(transition);
     }
 }
