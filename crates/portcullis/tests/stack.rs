@@ -1,0 +1,153 @@
+//! The ready-made stack: presets, parts and Tower's contract.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use portcullis::{
+    ByResult, Event, HttpStack, Outcome, Preset, Registry, ResponseBody, Stack, StackBuilder,
+    State,
+    breaker::{BreakerLayer, Handle, Mode},
+    http::{GrpcClassifier, HttpClassifier},
+    retry::Budget,
+    sync::Mutex,
+    timeout::{Elapsed, TimeoutLayer},
+};
+use portcullis_testkit::{
+    Script, ScriptedService, Step, TestError, assert_clone, assert_send, assert_sync, contract,
+};
+use std::sync::Arc;
+use tower::{Layer, Service, ServiceExt};
+
+type Body = Full<Bytes>;
+type Inner = ScriptedService<Request<Body>, Response<Body>>;
+
+fn answering(status: StatusCode) -> Inner {
+    ScriptedService::respond_with(move |_, _| {
+        let mut response = Response::new(Body::from("text"));
+        *response.status_mut() = status;
+        Step::Ok(response)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_preset_is_valid_and_answers() {
+    for preset in [Preset::Development, Preset::Staging, Preset::Production] {
+        let stack = StackBuilder::new("search", preset).build().unwrap();
+        let service = stack.layer(answering(StatusCode::OK));
+        assert_eq!(service.oneshot(Request::default()).await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_development_breaker_only_tells() {
+    let stack = Stack::development("search").build().unwrap();
+    assert_eq!(stack.breaker().handle().config().mode, Mode::Disabled);
+    let service = stack.layer(answering(StatusCode::INTERNAL_SERVER_ERROR));
+    for _ in 0..50 {
+        let response = service.clone().oneshot(Request::default()).await;
+        assert_eq!(response.unwrap().status(), 500);
+    }
+}
+
+#[test]
+fn a_bad_setting_is_named_and_registers_nothing() {
+    let registry = Registry::new();
+    let stack = Stack::production("search").breaker(|breaker| breaker.failure_rate(1.2));
+    let invalid = stack.register_in(&registry).build().unwrap_err();
+    assert_eq!(invalid.field(), "failure_rate");
+    assert!(registry.get::<Handle>("search").is_none());
+}
+
+#[test]
+fn handles_are_filed_under_the_targets_name() {
+    let registry = Registry::new();
+    let stack = Stack::production("search").register_in(&registry).build().unwrap();
+    registry.get::<Handle>("search").unwrap().force_open();
+    assert_eq!(stack.breaker().handle().state(), State::ForcedOpen);
+    assert_eq!(registry.get::<Budget>("search").unwrap().waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_observer_hears_every_layer() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let seen = heard.clone();
+    let stack = Stack::production("search")
+        .observe(move |event: &Event<'_>| {
+            seen.lock().push((event.layer.as_str(), event.what.as_str()));
+        })
+        .build()
+        .unwrap();
+    let inner = Inner::new(
+        Script::new([Step::Err(TestError("reset"))]).then_repeat(Step::Err(TestError("gone"))),
+    );
+    let _ = stack.layer(inner).oneshot(Request::get("/").body(Body::default()).unwrap()).await;
+    let heard = heard.lock();
+    for told in [
+        ("breaker", "admitted"),
+        ("breaker", "settled"),
+        ("retry", "retrying"),
+        ("retry", "gave_up"),
+        ("timeout", "settled"),
+    ] {
+        assert!(heard.contains(&told), "{told:?} is not in {heard:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_part_can_be_replaced_or_left_out() {
+    let stack = || Stack::production("search").build().unwrap();
+    let shared = Handle::new("shared", Default::default()).unwrap();
+
+    let replaced = stack()
+        .with_breaker(BreakerLayer::new(shared.clone()).with_classifier(HttpClassifier::new()))
+        .with_attempt(TimeoutLayer::attempt("mine", Duration::from_secs(1)).unwrap())
+        .without_retry();
+    let hung = Inner::new(Script::repeat(Step::Hang));
+    let error = replaced.layer(hung).oneshot(Request::default()).await.unwrap_err();
+    assert_eq!(error.find::<Elapsed>().unwrap().limit(), Duration::from_secs(1));
+    assert_eq!(shared.snapshot().counts.failures, 1);
+
+    let bare = stack().without_total().without_retry().without_breaker().without_attempt();
+    let response = bare.layer(answering(StatusCode::BAD_GATEWAY)).oneshot(Request::default());
+    assert_eq!(response.await.unwrap().status(), 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_judges_by_the_same_classifier() {
+    let lenient =
+        HttpClassifier::new().with_status(StatusCode::INTERNAL_SERVER_ERROR, Outcome::Success);
+    let stack = Stack::production("search").classify(lenient).build().unwrap();
+    let inner = answering(StatusCode::INTERNAL_SERVER_ERROR);
+    let journal = inner.journal();
+    let response = stack.layer(inner).oneshot(Request::default()).await.unwrap();
+    drop(response);
+    assert_eq!(journal.calls(), 1);
+    assert_eq!(stack.breaker().handle().snapshot().counts.failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stack_keeps_towers_contract() {
+    let layered = |inner: Inner| Stack::production("search").build().unwrap().layer(inner);
+    // A POST: retries are another suite's business.
+    let request = || Request::post("/").body(Body::default()).unwrap();
+    contract::Suite::with(request, Response::default, layered).run().await;
+}
+
+#[test]
+fn a_stack_goes_where_layers_go() {
+    assert_clone::<HttpStack>();
+    assert_send::<HttpStack>();
+    assert_sync::<HttpStack>();
+    assert_send::<ResponseBody<Body>>();
+    let grpc = Stack::production("search").classify(GrpcClassifier::new()).build().unwrap();
+    fn is_service<S>(_: &S)
+    where
+        S: Service<Request<Body>, Response = Response<ResponseBody<Body>>>,
+    {
+    }
+    is_service(&grpc.layer(answering(StatusCode::OK)));
+    let plain = Stack::production("search").classify(ByResult).build().unwrap();
+    let _ = plain.layer(answering(StatusCode::OK));
+}
