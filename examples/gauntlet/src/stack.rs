@@ -41,8 +41,9 @@ pub(crate) struct Handle {
 pub(crate) fn client(inner: Bare, seed: u64) -> Result<(Stacked, Handle), Invalid> {
     let watch = Watch::default();
     let mut budget = BudgetConfig::default();
-    // A third of the calls fails for a while, and each is worth another attempt.
-    budget.ratio = 0.5;
+    // Three of ten calls fail for as long as the run is told to last, and three of ten retries: the
+    // default, a fifth of the calls, would be spent in a long one.
+    budget.ratio = 0.4;
     let budget = retry::Budget::new(budget)?;
     let (soon, later) = (Duration::from_millis(20), Duration::from_millis(200));
     let stack = Stack::production("upstream")
@@ -54,7 +55,7 @@ pub(crate) fn client(inner: Bare, seed: u64) -> Result<(Stacked, Handle), Invali
         })
         .breaker(|breaker| {
             // Quick to probe: the weather changes every two seconds.
-            let (initial, cap) = (Duration::from_millis(100), Duration::from_millis(400));
+            let (initial, cap) = (Duration::from_millis(50), Duration::from_millis(150));
             let breaker = breaker.window(Window::Time(Duration::from_secs(2)));
             let breaker = breaker.open_time(initial, cap).probes(PROBES, PROBES);
             breaker.ramp(None).seed(seed)
