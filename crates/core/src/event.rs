@@ -35,6 +35,10 @@ pub enum LayerKind {
     Retry,
     /// Time limits.
     Timeout,
+    /// Rate limits.
+    RateLimit,
+    /// The capture of traces.
+    Trace,
 }
 
 /// What a layer decided or saw, with the numbers.
@@ -57,6 +61,11 @@ pub enum What<'a> {
     WouldReject {
         /// What the refusal would have rested on.
         reason: Reason,
+    },
+    /// An attempt is about to be made: the inner service is called next.
+    Attempting {
+        /// The attempt, from 1.
+        attempt: u32,
     },
     /// An attempt failed and another will follow.
     Retrying {
@@ -109,6 +118,34 @@ pub enum What<'a> {
     Overflowed {
         /// What the map was full of.
         reason: Reason,
+    },
+    /// A call has waited for its turn and may pass now.
+    Waited {
+        /// How long it waited.
+        waited: Duration,
+        /// What it waited for.
+        reason: Reason,
+    },
+    /// A limit let a call pass, and took what the call costs.
+    Acquired {
+        /// What the call costs.
+        cost: u32,
+        /// What could be taken at once after it.
+        left: u32,
+    },
+    /// A limit lets nothing pass for a while.
+    HeldBack {
+        /// How long.
+        hold: Duration,
+        /// Why.
+        reason: Reason,
+    },
+    /// What a call really cost is known, and the difference is charged or given back.
+    Adjusted {
+        /// What was taken for the call when it passed.
+        taken: u32,
+        /// What it cost.
+        actual: u32,
     },
     /// A call came to its end.
     Settled {
@@ -190,13 +227,47 @@ impl LayerKind {
             Self::Breaker => "breaker",
             Self::Retry => "retry",
             Self::Timeout => "timeout",
+            Self::RateLimit => "ratelimit",
+            Self::Trace => "trace",
         }
     }
 }
 
 // ===== impl What =====
 
-impl What<'_> {
+impl<'a> What<'a> {
+    /// The same, for whoever keeps it beyond the event.
+    ///
+    /// # Errors
+    ///
+    /// A refusal is borrowed from the caller's error; it is handed back, for what is to be kept of
+    /// it.
+    pub fn detach(self) -> Result<What<'static>, &'a dyn Rejection> {
+        Ok(match self {
+            Self::Rejected { rejection } => return Err(rejection),
+            Self::Admitted { state, reason } => What::Admitted { state, reason },
+            Self::WouldReject { reason } => What::WouldReject { reason },
+            Self::Attempting { attempt } => What::Attempting { attempt },
+            Self::Retrying { attempt, outcome, delay, reason } => {
+                What::Retrying { attempt, outcome, delay, reason }
+            }
+            Self::GaveUp { attempt, outcome, reason } => What::GaveUp { attempt, outcome, reason },
+            Self::TimedOut { phase, limit, elapsed } => What::TimedOut { phase, limit, elapsed },
+            Self::Slow { elapsed, threshold } => What::Slow { elapsed, threshold },
+            Self::StateChanged { from, to, reason, open_for } => {
+                What::StateChanged { from, to, reason, open_for }
+            }
+            Self::Overflowed { reason } => What::Overflowed { reason },
+            Self::Waited { waited, reason } => What::Waited { waited, reason },
+            Self::Acquired { cost, left } => What::Acquired { cost, left },
+            Self::HeldBack { hold, reason } => What::HeldBack { hold, reason },
+            Self::Adjusted { taken, actual } => What::Adjusted { taken, actual },
+            Self::Settled { outcome, head_after, elapsed } => {
+                What::Settled { outcome, head_after, elapsed }
+            }
+        })
+    }
+
     /// One bounded word, fit for a metric's label.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -204,12 +275,17 @@ impl What<'_> {
             Self::Admitted { .. } => "admitted",
             Self::Rejected { .. } => "rejected",
             Self::WouldReject { .. } => "would_reject",
+            Self::Attempting { .. } => "attempting",
             Self::Retrying { .. } => "retrying",
             Self::GaveUp { .. } => "gave_up",
             Self::TimedOut { .. } => "timed_out",
             Self::Slow { .. } => "slow",
             Self::StateChanged { .. } => "state_changed",
             Self::Overflowed { .. } => "overflowed",
+            Self::Waited { .. } => "waited",
+            Self::Acquired { .. } => "acquired",
+            Self::HeldBack { .. } => "held_back",
+            Self::Adjusted { .. } => "adjusted",
             Self::Settled { .. } => "settled",
         }
     }
@@ -221,6 +297,7 @@ impl fmt::Display for What<'_> {
             Self::Admitted { state, reason } => write!(f, "admitted while {state}: {reason}"),
             Self::Rejected { rejection } => write!(f, "rejected: {}", rejection.reason()),
             Self::WouldReject { reason } => write!(f, "would have rejected: {reason}"),
+            Self::Attempting { attempt } => write!(f, "attempt {attempt} begins"),
             Self::Retrying { attempt, outcome, delay, reason } => {
                 write!(f, "attempt {attempt}: {outcome}; next in {delay:.1?}: {reason}")
             }
@@ -241,6 +318,10 @@ impl fmt::Display for What<'_> {
                 }
             }
             Self::Overflowed { reason } => write!(f, "shares the overflow entry: {reason}"),
+            Self::Waited { waited, reason } => write!(f, "waited {waited:.1?}: {reason}"),
+            Self::Acquired { cost, left } => write!(f, "took {cost}, {left} left"),
+            Self::HeldBack { hold, reason } => write!(f, "held back for {hold:.1?}: {reason}"),
+            Self::Adjusted { taken, actual } => write!(f, "took {taken}, cost {actual}"),
             Self::Settled { outcome, head_after, elapsed } => {
                 write!(f, "{outcome} after {elapsed:.1?}")?;
                 match head_after {
@@ -320,7 +401,7 @@ impl Voice {
     #[must_use]
     #[inline]
     pub fn is_heard(&self, call: &Call) -> bool {
-        self.observers.is_some() || call.observer().is_some()
+        self.observers.is_some() || call.observer().is_some() || call.record().is_some()
     }
 
     /// Tells of what concerns `call`. `what` is only made if somebody listens.
@@ -350,6 +431,9 @@ impl Voice {
         }
         if let Some(observer) = event.call.observer() {
             observer.on_event(event);
+        }
+        if let Some(record) = event.call.record() {
+            record.on_event(event);
         }
     }
 }

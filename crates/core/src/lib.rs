@@ -22,6 +22,7 @@
 //! # Features
 //!
 //! - `tracing`: the [`Tracing`] observer.
+//! - `serde`: outcomes and trace ids as serde types.
 
 pub mod call;
 mod classify;
@@ -36,6 +37,7 @@ mod outcome;
 mod reason;
 mod registry;
 pub mod sync;
+mod trace;
 #[cfg(feature = "tracing")]
 mod tracing;
 
@@ -55,4 +57,5 @@ pub use self::{
     outcome::{Fault, FaultKind, Hint, Outcome, Replay, Throttle},
     reason::Reason,
     registry::Registry,
+    trace::{ParseIdError, Record, RemoteTrace, SpanId, TraceContext, TraceId},
 };

@@ -7,6 +7,11 @@ use std::{fmt, time::Duration};
 /// A [classifier](crate::Classify) produces it; breakers count it, retry decides on it, observers
 /// report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Outcome {
     /// The peer did what was asked, or refused for a reason that says nothing about its health.
     Success,
@@ -22,6 +27,11 @@ pub enum Outcome {
 
 /// A failure: what kind, whether the peer can have acted, and what the peer advised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub struct Fault {
     /// What failed.
     pub kind: FaultKind,
@@ -33,6 +43,11 @@ pub struct Fault {
 
 /// A refusal by the peer's own limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub struct Throttle {
     /// How the refusal was worded.
     pub kind: FaultKind,
@@ -47,6 +62,11 @@ pub struct Throttle {
 
 /// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum FaultKind {
     /// No connection could be made: nothing was sent.
@@ -67,6 +87,11 @@ pub enum FaultKind {
 
 /// Whether a request may be sent again without repeating an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Replay {
     /// The peer did nothing: any request may be sent again.
     Safe,
@@ -78,6 +103,11 @@ pub enum Replay {
 
 /// A peer's advice on when to send the request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Hint {
     /// The peer gave no advice.
     None,

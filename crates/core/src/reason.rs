@@ -147,6 +147,33 @@ pub enum Reason {
         limit: Duration,
     },
 
+    // ----- rate limit -----
+    /// As much has passed as may in the time.
+    Limited {
+        /// What may pass in each period.
+        limit: u32,
+        /// The period.
+        per: Duration,
+        /// What may pass at one moment.
+        burst: u32,
+        /// What the call costs.
+        cost: u32,
+    },
+    /// The call would have to wait for longer than it may.
+    WaitTooLong {
+        /// How long it would have to wait.
+        needed: Duration,
+        /// How long it may wait.
+        max: Duration,
+    },
+    /// The call costs more than may ever pass at one moment.
+    CostTooLarge {
+        /// What the call costs.
+        cost: u32,
+        /// What may pass at one moment.
+        burst: u32,
+    },
+
     // ----- anybody's -----
     /// A reason of a layer outside this house.
     Other(&'static str),
@@ -220,6 +247,19 @@ impl fmt::Display for Reason {
             }
             Self::Elapsed { phase, limit } => {
                 write!(f, "{phase} limit of {} ran out", Short(limit))
+            }
+            Self::Limited { limit, per, burst, cost } => {
+                write!(f, "limit of {limit} in {} (burst {burst})", Short(per))?;
+                match cost {
+                    1 => Ok(()),
+                    _ => write!(f, ", the call costs {cost}"),
+                }
+            }
+            Self::WaitTooLong { needed, max } => {
+                write!(f, "{} to wait (limit {})", Short(needed), Short(max))
+            }
+            Self::CostTooLarge { cost, burst } => {
+                write!(f, "the call costs {cost}, more than can ever pass (burst {burst})")
             }
             Self::Other(why) => f.write_str(why),
         }

@@ -33,7 +33,9 @@ impl Observer for Tracing {
         match event.what {
             What::StateChanged { to: State::Open | State::ForcedOpen, .. }
             | What::Overflowed { .. } => write!(Level::WARN),
-            What::Admitted { .. } | What::Settled { .. } => write!(Level::DEBUG),
+            What::Admitted { .. } | What::Attempting { .. } | What::Settled { .. } => {
+                write!(Level::DEBUG);
+            }
             _ => write!(Level::INFO),
         }
     }

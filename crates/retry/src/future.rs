@@ -229,7 +229,9 @@ where
         }
         let mut this = self.project();
         *this.attempt += 1;
-        let call = this.call.clone().with_attempt(*this.attempt);
+        let number = *this.attempt;
+        let call = this.call.clone().with_attempt(number);
+        this.shared.voice.tell(&call, now, || What::Attempting { attempt: number });
         let future = call.enter(now, || spare.service.call(request));
         this.state.set(State::Calling { future, spare: Some(spare) });
         None

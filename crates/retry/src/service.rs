@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use portcullis_core::{BoxError, ByResult, Call, Classify, Error, Keep, Kept};
+use portcullis_core::{BoxError, ByResult, Call, Classify, Error, Keep, Kept, What};
 use tower_service::Service;
 
 use crate::{
@@ -78,6 +78,7 @@ where
         let spare = (self.shared.policy.max_attempts(&call) > 1)
             .then(|| Spare { service: self.inner.clone(), kept });
         let attempt = call.clone().with_attempt(FIRST);
+        self.shared.voice.tell(&attempt, now, || What::Attempting { attempt: FIRST });
         let future = attempt.enter(now, || self.inner.call(sent));
         ResponseFuture::new(future, spare, idempotent, call, self.shared.clone())
     }

@@ -14,7 +14,7 @@ pub use self::{
     overrides::{Overrides, With, with},
     scope::Scoped,
 };
-use crate::{Observer, clock};
+use crate::{Observer, Record, RemoteTrace, TraceContext, clock};
 
 /// What the layers a call passes through share: its deadline, the number of its attempt, the
 /// caller's overrides, and who listens.
@@ -43,6 +43,8 @@ pub struct Call {
     attempt: u32,
     overrides: Option<Arc<Overrides>>,
     observer: Option<Arc<dyn Observer>>,
+    /// Behind a pointer, ids and all: a call is swapped on every poll.
+    record: Option<Arc<dyn Record>>,
     /// When the layer above read the clock, while still in its `call`.
     read_at: Option<Instant>,
     /// Set while a limit that ran out drops what it ended.
@@ -64,6 +66,7 @@ impl Call {
         attempt: 0,
         overrides: None,
         observer: None,
+        record: None,
         read_at: None,
         expired: false,
     };
@@ -120,6 +123,25 @@ impl Call {
         self.observer.as_ref()
     }
 
+    /// Who keeps this call's record, if anybody does.
+    #[must_use]
+    #[inline]
+    pub fn record(&self) -> Option<&Arc<dyn Record>> {
+        self.record.as_ref()
+    }
+
+    /// Where the call stands in a trace, if it is in one.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.record.as_ref().map(|record| record.context())
+    }
+
+    /// The `tracestate` that came with the trace.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<&str> {
+        self.record.as_ref()?.state()
+    }
+
     /// The time, as the layer above read it if it is still in its `call`, read from the clock
     /// otherwise. So a stack reads the clock once on a call's way in.
     #[must_use]
@@ -158,6 +180,21 @@ impl Call {
         self
     }
 
+    /// A child whose record is kept by `record`, in place of who kept its parent's.
+    #[must_use]
+    #[inline]
+    pub fn with_record(mut self, record: Arc<dyn Record>) -> Self {
+        self.record = Some(record);
+        self
+    }
+
+    /// A child that continues a trace which began elsewhere and whose record is kept there. It
+    /// allocates; a layer that keeps records has [`with_record`](Self::with_record).
+    #[must_use]
+    pub fn with_trace(self, trace: impl Into<RemoteTrace>) -> Self {
+        self.with_record(Arc::new(trace.into()))
+    }
+
     /// Whether a limit ran out on what is being dropped right now: see [`expire`].
     #[must_use]
     pub fn is_expired(&self) -> bool {
@@ -189,6 +226,7 @@ impl fmt::Debug for Call {
             .field("attempt", &self.attempt)
             .field("overrides", &self.overrides)
             .field("observed", &self.observer.is_some())
+            .field("trace", &self.trace())
             .finish()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis_core::{ByClone, Call, Error, Hint, Outcome, call, sync::Mutex};
+use portcullis_core::{ByClone, Call, Error, Event, Hint, Outcome, What, call, sync::Mutex};
 use portcullis_retry::{Backoff, Exhausted, Retry, RetryLayer};
 use portcullis_testkit::{Script, ScriptedService, Step, TestError, call as send, ready};
 use tokio::time::Instant;
@@ -234,4 +234,20 @@ async fn a_time_limit_of_ours_that_ran_out_below_is_retried_if_idempotent() {
         assert_eq!(answer.is_ok(), calls == 2);
         assert_eq!(journal.calls(), calls);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_is_told_as_it_begins_in_its_own_scope() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hear = told.clone();
+    let start = Instant::now();
+    let layer = builder().classify(by_status()).observe(move |event: &Event<'_>| {
+        if let What::Attempting { attempt } = event.what {
+            hear.lock().push((attempt, event.call.attempt(), event.at - start.into_std()));
+        }
+    });
+    let inner = Inner::respond_with(|(), n| Step::Ok(Reply::new(if n < 2 { 500 } else { 200 })));
+    send(&mut layer.build().unwrap().layer(inner), ()).await.unwrap();
+
+    assert_eq!(*told.lock(), [(1, 1, SECOND * 0), (2, 2, SECOND), (3, 3, SECOND * 3)]);
 }

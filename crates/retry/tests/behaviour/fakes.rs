@@ -191,6 +191,7 @@ impl Observer for Ear {
                 Heard::Retrying(attempt, outcome, delay, reason)
             }
             What::GaveUp { attempt, outcome, reason } => Heard::GaveUp(attempt, outcome, reason),
+            What::Attempting { .. } => return,
             other => panic!("{other}"),
         };
         self.0.lock().push((event.call.attempt(), heard));
