@@ -82,6 +82,12 @@ impl BreakerLayer {
     where
         F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
     {
+        Self::keyed_by(name, key)
+    }
+
+    /// The same for a [`Key`](portcullis_core::Key) that is no closure, such as the one by host of
+    /// `portcullis-http`.
+    pub fn keyed_by<F>(name: impl Into<Arc<str>>, key: F) -> BreakerBuilder<ByResult, KeyFn<F>> {
         let BreakerBuilder { voice, config, classifier, .. } = Self::builder(name);
         BreakerBuilder { voice, config, classifier, keys: KeyFn(key) }
     }

@@ -1,8 +1,8 @@
 //! Which breaker a call is for.
 
-use std::{borrow::Cow, fmt, num::NonZeroUsize, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-use portcullis_core::{Call, Keyed, Reason, Voice, What, clock};
+use portcullis_core::{Call, Key, Keyed, Reason, Voice, What, clock};
 
 use crate::{BreakerConfig, Handle};
 
@@ -19,7 +19,7 @@ pub trait Select<Req>: sealed::Sealed {
 #[derive(Clone, Debug)]
 pub struct Single(pub(crate) Handle);
 
-/// A breaker for each key, which a function finds in the request unless the
+/// A breaker for each key, which a [`Key`] finds in the request unless the
 /// [caller](portcullis_core::call::With::key) names it.
 pub struct ByKey<F> {
     pub(crate) key: F,
@@ -72,7 +72,7 @@ impl<Req> Select<Req> for Single {
 
 impl<Req, F> Select<Req> for ByKey<F>
 where
-    F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
+    F: Key<Req>,
 {
     fn single(&self) -> Option<&Handle> {
         None
@@ -81,7 +81,7 @@ where
     fn with<R>(&self, req: &Req, call: &Call, f: impl FnOnce(&Handle) -> R) -> R {
         let handle = match call.overrides().key.as_deref() {
             Some(key) => self.handles.get_or_create_for(key, call),
-            None => self.handles.get_or_create_for(&(self.key)(req), call),
+            None => self.handles.get_or_create_for(&self.key.key(req), call),
         };
         f(&handle)
     }

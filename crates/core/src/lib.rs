@@ -32,6 +32,7 @@ mod error;
 mod event;
 mod invalid;
 mod keep;
+mod key;
 mod keyed;
 mod outcome;
 mod reason;
@@ -53,6 +54,7 @@ pub use self::{
     event::{Event, LayerKind, Observer, State, Voice, What},
     invalid::Invalid,
     keep::{ByClone, Cloned, Keep, Kept},
+    key::Key,
     keyed::Keyed,
     outcome::{Fault, FaultKind, Hint, Outcome, Replay, Throttle},
     reason::Reason,

@@ -4,7 +4,8 @@
 //! - [`Body`] is what they wrap a response's body in: the verdict falls at its end, and the limits
 //!   of a timeout layer hold until then.
 //! - [`CloneBody`] and [`BufferBody`] keep requests so that they can be sent again.
-//! - [`PropagateLayer`] tells the server the time left and the attempt.
+//! - [`PropagateLayer`] tells the server the time left, the attempt and the trace.
+//! - [`trace_context`] reads and writes W3C Trace Context.
 //! - [`RejectionsLayer`] turns refusals into responses.
 //! - [`hint`] reads the server's advice on when to come back.
 //!
@@ -30,16 +31,20 @@
 //! - `h2` (default): reads HTTP/2's errors, to know a refused stream.
 
 mod body;
+mod by_host;
 mod classify;
 mod client;
 mod grpc;
 pub mod hint;
 mod keep;
 mod propagate;
+mod ratelimit_fields;
 mod rejections;
+pub mod trace_context;
 
 pub use self::{
     body::Body,
+    by_host::ByHost,
     classify::HttpClassifier,
     grpc::{GRPC_STATUS, GrpcClassifier},
     hint::GRPC_RETRY_PUSHBACK_MS,

@@ -1,4 +1,5 @@
-//! Telling the server what the call knows: the time it has left, and which attempt it is.
+//! Telling the server what the call knows: the time it has left, which attempt it is, and which trace
+//! it belongs to.
 
 use std::{
     task::{Context, Poll},
@@ -6,11 +7,11 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use portcullis_core::Call;
+use portcullis_core::{Call, TraceContext};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::grpc::is_grpc;
+use crate::{grpc::is_grpc, trace_context};
 
 /// How long a gRPC server may take: a number of at most 8 digits and a unit.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -21,6 +22,9 @@ pub const GRPC_PREVIOUS_RPC_ATTEMPTS: HeaderName =
 
 /// Makes [`Propagate`] services. Belongs innermost, right above the client, so that it sees what the
 /// other layers have made of the call.
+///
+/// A call that belongs to a trace carries `traceparent`, with a span of its own for each attempt, and
+/// the `tracestate` that came with the trace, both in place of what the request had.
 ///
 /// gRPC requests always carry `grpc-timeout` with what is left of the deadline, and
 /// `grpc-previous-rpc-attempts` from the second attempt on. HTTP has no such headers of its own;
@@ -51,7 +55,7 @@ pub struct Propagate<S> {
 // ===== impl PropagateLayer =====
 
 impl PropagateLayer {
-    /// Writes gRPC's headers only.
+    /// Writes the headers of trace context and of gRPC only.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -74,6 +78,7 @@ impl PropagateLayer {
 
     fn write(&self, headers: &mut HeaderMap) {
         let call = Call::current();
+        write_trace(&call, headers);
         let left = call.deadline().map(|at| at.saturating_duration_since(call.now()));
         if let (Some(name), Some(left)) = (&self.timeout, left) {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -125,6 +130,19 @@ where
     }
 }
 
+fn write_trace(call: &Call, headers: &mut HeaderMap) {
+    let Some(context) = call.trace() else { return };
+    // The attempt is the parent of what the server does. Who records attempts computes the same span.
+    let span_id = context.span_id.of_attempt(call.attempt());
+    let context = TraceContext { span_id, ..context };
+    headers.insert(trace_context::TRACEPARENT, trace_context::traceparent(&context));
+    // One that stood beside another parent says nothing of this one.
+    headers.remove(trace_context::TRACESTATE);
+    if let Some(state) = call.tracestate().and_then(trace_context::tracestate) {
+        headers.insert(trace_context::TRACESTATE, state);
+    }
+}
+
 /// Reads a `grpc-timeout`: 1 to 8 digits and a unit (gRPC over HTTP/2, "Requests"). A malformed one
 /// is as if absent.
 #[must_use]
@@ -166,7 +184,7 @@ fn format_grpc_timeout(left: Duration) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use http::header;
-    use portcullis_core::clock;
+    use portcullis_core::{RemoteTrace, SpanId, TraceId, clock};
     use proptest::prelude::*;
 
     use super::*;
@@ -201,6 +219,46 @@ mod tests {
         assert!(plain.is_empty());
         assert_eq!(asked["x-attempt"], "1");
         assert_eq!(asked["x-timeout-ms"], "2000");
+    }
+
+    #[tokio::test]
+    async fn the_server_learns_the_trace_and_each_attempt_is_a_parent_of_its_own() {
+        let context = TraceContext {
+            trace_id: TraceId::new(7).unwrap(),
+            span_id: SpanId::new(8).unwrap(),
+            sampled: true,
+        };
+        let state = Some("rojo=1".into());
+        let call = Call::new().with_trace(RemoteTrace { context, state });
+        for attempt in 0..3 {
+            let call = call.clone().with_attempt(attempt);
+            let headers = call.in_scope(async { written(&PropagateLayer::new(), false) }).await;
+            let remote = trace_context::from_headers(&headers).unwrap();
+            assert_eq!(remote.context.trace_id, context.trace_id);
+            assert_eq!(remote.context.span_id, context.span_id.of_attempt(attempt));
+            assert!(remote.context.sampled);
+            assert_eq!(remote.state.as_deref(), Some("rojo=1"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_state_beside_another_parent_is_not_handed_on() {
+        let mut headers = HeaderMap::new();
+        headers.insert(trace_context::TRACESTATE, HeaderValue::from_static("old=1"));
+        let context = TraceContext {
+            trace_id: TraceId::new(7).unwrap(),
+            span_id: SpanId::new(8).unwrap(),
+            sampled: false,
+        };
+        let headers = Call::new()
+            .with_trace(context)
+            .in_scope(async {
+                PropagateLayer::new().write(&mut headers);
+                headers
+            })
+            .await;
+        assert!(!headers.contains_key(trace_context::TRACESTATE));
+        assert!(headers[trace_context::TRACEPARENT].to_str().unwrap().ends_with("-00"));
     }
 
     #[tokio::test]
