@@ -1,0 +1,248 @@
+//! Notes made into records, off the call's path.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use portcullis_core::{FaultKind, LayerKind, Outcome, RejectionKind, Replay, SpanId, What};
+
+use crate::{
+    Sampler, TraceConfig,
+    buffer::{Buffer, Finish, Note, Noted},
+    record::{Attempt, Call, Event, Kind, Omitted, Status, Trace},
+    recorder::Finished,
+    text::truncate,
+};
+
+/// The record of a trace that began at `started_at`.
+pub(crate) fn trace(
+    finished: &Finished,
+    started_at: SystemTime,
+    config: &TraceConfig,
+    sampler: &Sampler,
+) -> Trace {
+    let root = &*finished.root;
+    let start = root.head.started;
+    let end = end_of(root);
+    let is_scope = root.head.kind == Kind::Scope;
+
+    // They came in the order of their ends.
+    let mut buffers: Vec<&Buffer> = root.children.iter().map(|child| &**child).collect();
+    buffers.sort_by_key(|buffer| (buffer.head.started, buffer.head.number));
+    let whole = Some(root).filter(|_| !is_scope);
+    let calls = whole.into_iter().chain(buffers);
+    let calls = calls.map(|buffer| call(buffer, start, config)).collect();
+
+    Trace {
+        id: root.head.context.trace_id,
+        span: root.head.context.span_id,
+        parent: root.head.parent,
+        name: name(root),
+        started_at,
+        duration: since(start, end.ended),
+        status: Status::of(&end.outcome),
+        attributes: if is_scope { root.attributes.clone() } else { Vec::new() },
+        output: root.output.clone().filter(|_| is_scope),
+        error: error(root, config).filter(|_| is_scope),
+        events: if is_scope { events(root, start) } else { Vec::new() },
+        sampling_rate: sampler.rate(finished.kept),
+        kept: finished.kept,
+        calls,
+        omitted: Omitted {
+            calls: root.omitted_calls,
+            events: if is_scope { root.omitted_events } else { 0 },
+            attributes: if is_scope { root.omitted_attributes } else { 0 },
+        },
+    }
+}
+
+fn call(buffer: &Buffer, start: Instant, config: &TraceConfig) -> Call {
+    let end = end_of(buffer);
+    let word = |word| buffer.word(word).map(str::to_owned);
+    Call {
+        kind: buffer.head.kind,
+        span: buffer.head.context.span_id,
+        parent: buffer.head.parent,
+        name: name(buffer),
+        operation: word(buffer.operation),
+        target: word(buffer.target),
+        key: word(buffer.key),
+        started: since(start, buffer.head.started),
+        duration: since(buffer.head.started, end.ended),
+        head_after: end.head.map(|head| since(buffer.head.started, head)),
+        status: Status::of(&end.outcome),
+        error_kind: error_kind(&end.outcome, buffer.rejection),
+        error: error(buffer, config),
+        attributes: buffer.attributes.clone(),
+        attempts: match buffer.head.kind {
+            Kind::Call => attempts(buffer, start, &end),
+            Kind::Scope => Vec::new(),
+        },
+        events: events(buffer, start),
+        output: buffer.output.clone(),
+        omitted_events: buffer.omitted_events,
+        omitted_attributes: buffer.omitted_attributes,
+    }
+}
+
+/// What is known of one attempt.
+#[derive(Default)]
+struct Seen {
+    started: Option<Instant>,
+    head: Option<Instant>,
+    ended: Option<Instant>,
+    /// What retry judged by.
+    judged: Option<Outcome>,
+    /// What a layer inside said in the end.
+    settled: Option<Outcome>,
+}
+
+/// The attempts, as the layers' events tell of them.
+///
+/// Retry says when each begins, and of each that it repeats or gives up on, when it was over. What
+/// became of the last one is known from a layer inside, or else from the call.
+fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
+    let mut seen = BTreeMap::<u32, Seen>::new();
+    for note in buffer.events.iter().filter(|note| note.attempt > 0) {
+        let attempt = seen.entry(note.attempt).or_default();
+        attempt.started.get_or_insert(note.at);
+        match note.what {
+            // Giving up may come twice: after the attempt, and when the wait leads nowhere.
+            Noted::Told(What::Retrying { outcome, .. } | What::GaveUp { outcome, .. })
+                if attempt.judged.is_none() =>
+            {
+                attempt.judged = Some(outcome);
+                attempt.ended = Some(note.at);
+            }
+            Noted::Told(What::Settled { outcome, head_after, elapsed }) => {
+                attempt.settled = Some(outcome);
+                // What failed without a response has no head, though a layer may say it came with the
+                // error.
+                let headless = head_after == Some(elapsed) && !came_with_a_head(&outcome);
+                if let (Some(after), Some(began)) = (head_after, note.at.checked_sub(elapsed))
+                    && !headless
+                {
+                    attempt.head = Some(began + after);
+                }
+                if attempt.judged.is_none() {
+                    attempt.ended = Some(note.at);
+                }
+            }
+            Noted::Rejected { .. } if attempt.settled.is_none() => {
+                attempt.settled = Some(Outcome::failure(FaultKind::Rejected, Replay::Safe));
+                attempt.ended = Some(note.at);
+            }
+            _ => {}
+        }
+    }
+    let refused = Status::of(&end.outcome) == Status::Rejected;
+    if seen.is_empty() && !refused {
+        // Nobody retries: the call is its one attempt, and has the call's own span on the wire.
+        let whole = Seen { started: Some(buffer.head.started), ..Seen::default() };
+        let span = buffer.head.context.span_id;
+        return vec![attempt(1, span, &whole, start, end)];
+    }
+    seen.iter()
+        .map(|(&number, seen)| {
+            let span = buffer.head.context.span_id.of_attempt(number);
+            attempt(number, span, seen, start, end)
+        })
+        .collect()
+}
+
+fn came_with_a_head(outcome: &Outcome) -> bool {
+    use FaultKind::{Body, Grpc, Status};
+    outcome.kind().is_none_or(|kind| matches!(kind, Status(_) | Grpc(_) | Body))
+}
+
+fn attempt(number: u32, span: SpanId, seen: &Seen, start: Instant, end: &Finish) -> Attempt {
+    let started = seen.started.unwrap_or(start);
+    let outcome = seen.judged.or(seen.settled);
+    // The last one's end is the call's, where nobody inside told of it.
+    let head = seen.head.or(if outcome.is_none() { end.head } else { None });
+    let outcome = outcome.unwrap_or(end.outcome);
+    Attempt {
+        number,
+        span,
+        started: since(start, started),
+        head_after: head.map(|head| since(started, head)),
+        ended_after: since(started, seen.ended.unwrap_or(end.ended)),
+        outcome,
+        replay: outcome.replay(),
+        hint: outcome.hint(),
+    }
+}
+
+fn events(buffer: &Buffer, start: Instant) -> Vec<Event> {
+    let mut notes: Vec<&Note> = buffer.events.iter().collect();
+    // Told in this order, but for what two threads told at once.
+    notes.sort_by_key(|note| note.at);
+    notes.into_iter().map(|note| event(note, buffer, start)).collect()
+}
+
+fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
+    let (what, why) = match note.what {
+        Noted::Told(what) => (what.as_str(), what.to_string()),
+        Noted::Rejected { kind, reason, retry_after } => {
+            let mut why = format!("rejected ({}): {reason}", kind.as_str());
+            if let Some(after) = retry_after {
+                why.push_str(&format!("; worth another try in {after:.1?}"));
+            }
+            ("rejected", why)
+        }
+    };
+    Event {
+        offset: since(start, note.at),
+        layer: Cow::Borrowed(LayerKind::as_str(&note.layer)),
+        name: buffer.word(note.name).unwrap_or("…").to_owned(),
+        key: note.key.and_then(|key| buffer.word(Some(key))).map(str::to_owned),
+        attempt: note.attempt,
+        what: Cow::Borrowed(what),
+        why,
+        wait: wait(note),
+    }
+}
+
+/// How long the wait is that an event begins.
+fn wait(note: &Note) -> Option<Duration> {
+    match note.what {
+        Noted::Told(What::Retrying { delay, .. }) => Some(delay),
+        _ => None,
+    }
+}
+
+fn error_kind(outcome: &Outcome, rejection: Option<RejectionKind>) -> Option<String> {
+    match (outcome, outcome.kind()) {
+        (_, Some(FaultKind::Rejected)) => Some(match rejection {
+            Some(kind) => format!("rejected: {}", kind.as_str()),
+            None => "rejected".to_owned(),
+        }),
+        (_, Some(kind)) => Some(kind.to_string()),
+        (Outcome::Cancelled, None) => Some("cancelled".to_owned()),
+        _ => None,
+    }
+}
+
+fn error(buffer: &Buffer, config: &TraceConfig) -> Option<String> {
+    let (text, omitted) = truncate(&buffer.error, config.max_text);
+    if text.is_empty() {
+        return None;
+    }
+    Some(if omitted > 0 { format!("{text}…") } else { text.to_owned() })
+}
+
+fn name(buffer: &Buffer) -> String {
+    buffer.word(buffer.name).unwrap_or_default().to_owned()
+}
+
+fn end_of(buffer: &Buffer) -> Finish {
+    // Nobody saw its end: a panic.
+    let started = buffer.head.started;
+    buffer.end.unwrap_or(Finish { outcome: Outcome::Cancelled, head: None, ended: started })
+}
+
+fn since(start: Instant, at: Instant) -> Duration {
+    at.saturating_duration_since(start)
+}
