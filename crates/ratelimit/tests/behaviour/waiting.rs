@@ -1,0 +1,231 @@
+//! Waiting for a turn.
+
+use std::{pin::pin, time::Duration};
+
+use portcullis_core::{Reason, Rejection, call as overrides, clock};
+use portcullis_ratelimit::{Limiter, Limits};
+use portcullis_testkit::{ScriptedService, Step, call, poll_k, ready};
+use tokio::{task::JoinSet, time::timeout};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{SECOND, Told, inner, layer, limited, limiter};
+
+fn patient(burst: u32) -> Limiter {
+    limiter(burst).max_wait(10 * SECOND).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_wait_for_their_turn_in_the_order_they_came() {
+    let limiter = patient(1);
+    let start = clock::now();
+    let mut tasks = JoinSet::new();
+    for number in 0..5 {
+        let limiter = limiter.clone();
+        tasks.spawn(async move {
+            limiter.until_ready().await.unwrap();
+            (number, clock::now() - start)
+        });
+        tokio::task::yield_now().await;
+    }
+    for number in 0..5 {
+        let (who, when) = tasks.join_next().await.unwrap().unwrap();
+        assert_eq!((who, when), (number, number * SECOND));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_wait_too_long_is_refused_at_once() {
+    let limiter = limiter(1).max_wait(2 * SECOND).build().unwrap();
+    limiter.try_acquire().unwrap();
+    let mut one = pin!(limiter.until_ready());
+    let mut two = pin!(limiter.until_ready());
+    assert!(poll_k(&mut one, 1).await.is_none());
+    assert!(poll_k(&mut two, 1).await.is_none());
+
+    let start = clock::now();
+    let refused = limiter.until_ready().await.unwrap_err();
+    assert_eq!(clock::now(), start);
+    assert_eq!(refused.reason(), Reason::WaitTooLong { needed: 3 * SECOND, max: 2 * SECOND });
+    assert_eq!(refused.retry_after(), Some(3 * SECOND));
+    one.await.unwrap();
+    two.await.unwrap();
+    assert_eq!(clock::now() - start, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_waits_beyond_its_deadline() {
+    let layer = layer(1).max_wait(10 * SECOND).build().unwrap();
+    let mut service = layer.layer(inner());
+    call(&mut service, "q").await.unwrap();
+    let deadline = clock::now() + SECOND / 2;
+    let error =
+        overrides::with().deadline(deadline).run(call(&mut service, "q")).await.unwrap_err();
+    assert_eq!(clock::now(), deadline - SECOND / 2);
+    assert_eq!(
+        limited(&error).reason(),
+        Reason::DeadlineTooClose { left: SECOND / 2, needed: SECOND }
+    );
+    // It took no turn.
+    assert_eq!(layer.limiter().snapshot().wait, SECOND);
+    let deadline = clock::now() + SECOND;
+    overrides::with().deadline(deadline).run(call(&mut service, "q")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_gives_the_turn_back_if_nobody_queued_behind() {
+    let limiter = patient(1);
+    limiter.try_acquire().unwrap();
+    let mut ahead = Box::pin(limiter.until_ready());
+    let mut last = Box::pin(limiter.until_ready());
+    assert!(poll_k(&mut ahead, 1).await.is_none());
+    assert!(poll_k(&mut last, 1).await.is_none());
+    assert_eq!(limiter.snapshot().wait, 3 * SECOND);
+
+    drop(last);
+    assert_eq!(limiter.snapshot().wait, 2 * SECOND);
+    let mut last = Box::pin(limiter.until_ready());
+    assert!(poll_k(&mut last, 1).await.is_none());
+    // Lost: the one behind has been told its time.
+    drop(ahead);
+    assert_eq!(limiter.snapshot().wait, 3 * SECOND);
+    let start = clock::now();
+    last.await.unwrap();
+    assert_eq!(clock::now() - start, 2 * SECOND);
+    // What passed is never given back.
+    assert_eq!(limiter.snapshot().wait, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_who_give_up_leave_the_line_as_it_was() {
+    let limiter = limiter(1).max_wait(3_600 * SECOND).build().unwrap();
+    limiter.try_acquire().unwrap();
+    let mut waiting: Vec<_> = (0..1_000).map(|_| Box::pin(limiter.until_ready())).collect();
+    for one in &mut waiting {
+        assert!(poll_k(one, 1).await.is_none());
+    }
+    while let Some(last) = waiting.pop() {
+        drop(last);
+    }
+    assert_eq!(limiter.snapshot().wait, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_instance_that_was_readied_waits_and_is_called() {
+    let told = Told::default();
+    let layer = layer(1).max_wait(10 * SECOND).observe(told.observer()).build().unwrap();
+    let inner = inner();
+    let journal = inner.journal();
+    let mut service = layer.layer(inner);
+    call(&mut service, "q").await.unwrap();
+    told.take();
+
+    ready(&mut service).await.unwrap();
+    let waiting = service.call("four");
+    assert_eq!((journal.calls(), journal.instances()), (1, 2));
+    // The clone in its place has to be made ready of its own; the strict inner service would panic
+    // on a call without.
+    ready(&mut service).await.unwrap();
+    let behind = service.call("fives");
+    assert_eq!(waiting.await.unwrap(), 4);
+    assert_eq!(behind.await.unwrap(), 5);
+    assert_eq!(journal.instances(), 1);
+    assert_eq!(
+        told.take(),
+        [
+            "ratelimit search: waited 1.0s: limit of 1 in 1s (burst 1)",
+            "ratelimit search: took 1, 0 left",
+            "ratelimit search: waited 2.0s: limit of 1 in 1s (burst 1)",
+            "ratelimit search: took 1, 0 left",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_that_is_dropped_frees_everything_and_is_never_sent() {
+    for polls in [0, 1, 3] {
+        let layer = layer(1).max_wait(10 * SECOND).build().unwrap();
+        let inner = inner();
+        let journal = inner.journal();
+        let mut service = layer.layer(inner);
+        call(&mut service, "q").await.unwrap();
+        ready(&mut service).await.unwrap();
+        assert!(poll_k(service.call("q"), polls).await.is_none());
+        assert_eq!((journal.calls(), journal.instances()), (1, 1));
+        assert_eq!(layer.limiter().snapshot().wait, SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_is_not_refunded_when_its_call_is_dropped() {
+    let layer = layer(2).build().unwrap();
+    let mut service = layer.layer(inner());
+    assert!(timeout(SECOND / 8, call(&mut service, "hang")).await.is_err());
+    assert_eq!(layer.limiter().snapshot().left, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_wait_in_lines_of_their_own() {
+    let limiters = limiter(1).max_wait(10 * SECOND).build_keyed().unwrap();
+    for _ in 0..3 {
+        assert!(poll_k(limiters.until_ready("never polled"), 0).await.is_none());
+    }
+    assert_eq!(limiters.limiter("never polled").snapshot().left, 1);
+
+    let start = clock::now();
+    for _ in 0..3 {
+        limiters.until_ready("ada").await.unwrap();
+    }
+    assert_eq!(clock::now() - start, 2 * SECOND);
+    limiters.until_ready("grace").await.unwrap();
+    assert_eq!(clock::now() - start, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_limits_are_waited_for_together() {
+    let slow = patient(1);
+    let fast = limiter(1).rate(2, SECOND).build().unwrap();
+    let both = Limits::all([slow.clone(), fast.clone()]).unwrap();
+    let start = clock::now();
+    both.until_ready().await.unwrap();
+    both.until_ready().await.unwrap();
+    assert_eq!(clock::now() - start, SECOND);
+    // Nothing is reserved in the fast one meanwhile: others are served.
+    let mut waiting = Box::pin(both.until_ready());
+    assert!(poll_k(&mut waiting, 1).await.is_none());
+    tokio::time::advance(SECOND / 2).await;
+    fast.try_acquire().unwrap();
+    tokio::time::advance(SECOND / 4).await;
+    // When the turn comes in the slow one, the fast one has one left.
+    waiting.await.unwrap();
+    assert_eq!(clock::now() - start, 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_another_limit_refuses_when_the_turn_comes_the_call_waits_for_that_one() {
+    let slow = patient(1);
+    let other = limiter(1).build().unwrap();
+    let both = Limits::all([slow.clone(), other.clone()]).unwrap();
+    let start = clock::now();
+    slow.try_acquire().unwrap();
+    let mut waiting = Box::pin(both.until_ready());
+    assert!(poll_k(&mut waiting, 1).await.is_none());
+    tokio::time::advance(SECOND / 2).await;
+    other.try_acquire().unwrap();
+    waiting.await.unwrap();
+    assert_eq!(clock::now() - start, SECOND * 3 / 2);
+    assert_eq!((slow.snapshot().left, other.snapshot().left), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peers_error_comes_up_after_a_wait_as_well() {
+    let failing: ScriptedService<&str, u32> =
+        ScriptedService::respond_with(|_, _| Step::Err(portcullis_testkit::TestError("reset")));
+    let layer = layer(1).max_wait(2 * SECOND).build().unwrap();
+    let mut service = layer.layer(failing);
+    for _ in 0..2 {
+        let error = call(&mut service, "q").await.unwrap_err();
+        assert!(error.is::<portcullis_testkit::TestError>());
+    }
+    assert!(Duration::ZERO < layer.limiter().snapshot().wait);
+}
