@@ -357,6 +357,12 @@ impl Engine {
         self.window.sum(self.word().generation(), now)
     }
 
+    /// Whether its open time is over and no probe is out.
+    pub(crate) fn has_done_its_time(&self, now: Instant) -> bool {
+        let circuit = self.circuit.lock();
+        now >= circuit.open_until && circuit.probes.is_empty()
+    }
+
     /// How long it was to stay open, when it last was.
     pub(crate) fn last_open_time(&self) -> Duration {
         self.circuit.lock().open_for

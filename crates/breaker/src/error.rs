@@ -33,7 +33,12 @@ impl Open {
         refusal: Refusal,
         now: Instant,
     ) -> Self {
-        let retry_after = refusal.retry_at.map(|at| at.saturating_duration_since(now));
+        let retry_at = match refusal.reason {
+            // By then a slot is free at the latest, but most likely it is in no time.
+            Reason::ProbesBusy { .. } => None,
+            _ => refusal.retry_at,
+        };
+        let retry_after = retry_at.map(|at| at.saturating_duration_since(now));
         Self { name, key, refusal, retry_after }
     }
 

@@ -213,8 +213,10 @@ impl Handle {
     pub(crate) fn outlook(&self) -> Option<Refusal> {
         let shared = self.shared();
         let mut changes = Changes::default();
-        let refusal = shared.engine.outlook(clock::now, &mut changes)?;
+        let refusal = shared.engine.outlook(clock::now, &mut changes);
+        // Told whether or not a call would be refused: looking may have settled a probe.
         shared.tell_of(&changes, &Call::new());
+        let refusal = refusal?;
         match shared.engine.config().when_open {
             // A probe's slot may be free by the time of the call.
             WhenOpen::Reject if refusal.state == State::HalfOpen => None,
@@ -231,9 +233,17 @@ impl Handle {
         &self.shared().waiters
     }
 
-    /// Whether it may be forgotten: it would let every call pass anyway.
+    /// Whether it may be forgotten for another key: it lets calls pass, or would by now, as the one
+    /// that is made when its key comes back does. Not one that somebody ordered about.
     pub(crate) fn is_expendable(&self) -> bool {
-        self.state() == State::Closed
+        let engine = &self.shared().engine;
+        match self.state() {
+            State::Closed => true,
+            State::Open | State::HalfOpen => engine.has_done_its_time(clock::now()),
+            State::ForcedOpen => false,
+            State::ForcedClosed => engine.config().mode == Mode::ForcedClosed,
+            State::Disabled => engine.config().mode == Mode::Disabled,
+        }
     }
 
     fn order(&self, mode: Mode) {

@@ -37,7 +37,10 @@ impl Waiters {
 
     /// Has the task woken at the next change; only its last waker counts.
     pub(crate) fn register(&self, number: u64, waker: &Waker) {
-        self.wakers.lock().insert(number, waker.clone());
+        // Wakers are other people's code: cloned before the lock is taken, dropped after.
+        let waker = waker.clone();
+        let last = self.wakers.lock().insert(number, waker);
+        drop(last);
     }
 
     pub(crate) fn forget(&self, number: u64) {

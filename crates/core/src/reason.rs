@@ -220,7 +220,7 @@ impl fmt::Display for Reason {
             }
             Self::Backoff { retry } => write!(f, "backoff before retry {retry}"),
             Self::Hinted { hint } => {
-                write!(f, "the server asked to wait {}", Short(hint))
+                write!(f, "asked to come back in {}", Short(hint))
             }
             Self::NotRetryable => f.write_str("another attempt could not mend it"),
             Self::NotIdempotent => {
@@ -241,9 +241,9 @@ impl fmt::Display for Reason {
             Self::DeadlineTooClose { left, needed } => {
                 write!(f, "{} to wait, {} left until the deadline", Short(needed), Short(left))
             }
-            Self::HintNever => f.write_str("the server asked not to be called again"),
+            Self::HintNever => f.write_str("asked not to come back"),
             Self::HintTooLong { hint, max } => {
-                write!(f, "the server asked to wait {} (limit {})", Short(hint), Short(max))
+                write!(f, "asked to come back in {} (limit {})", Short(hint), Short(max))
             }
             Self::Elapsed { phase, limit } => {
                 write!(f, "{phase} limit of {} ran out", Short(limit))

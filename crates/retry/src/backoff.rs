@@ -56,6 +56,17 @@ impl Delays {
         Self { source: Source::Custom { cap, delay }, jitter }
     }
 
+    /// The longest wait that is ever computed.
+    pub(crate) fn longest(&self) -> Duration {
+        match &self.source {
+            Source::Plain(Backoff::Exponential { max, .. } | Backoff::Decorrelated { max, .. }) => {
+                *max
+            }
+            Source::Plain(Backoff::Fixed { delay }) => *delay,
+            Source::Custom { cap, .. } => *cap,
+        }
+    }
+
     /// What the wait before retry `retry` (from 1) is drawn from, after a wait of `previous`.
     pub(crate) fn before(&self, retry: u32, previous: Option<Duration>) -> Spread {
         let (delay, cap) = match &self.source {
@@ -89,7 +100,9 @@ impl Spread {
             Jitter::Equal => (delay - delay / 2, delay / 2),
             Jitter::Fraction(fraction) => {
                 // Cut at the cap, all long waits would be alike: the herd would be back.
-                let floor = delay.min(cap.div_f64(1.0 + fraction));
+                let most = cap.as_secs_f64() / (1.0 + fraction);
+                // No cap at all is a duration that seconds in a float are just short of or beyond.
+                let floor = delay.min(Duration::try_from_secs_f64(most).unwrap_or(cap));
                 (floor, floor.mul_f64(fraction))
             }
             Jitter::None => (delay, Duration::ZERO),
@@ -202,6 +215,12 @@ mod tests {
         assert_eq!(later.draw(HIGHEST), SECOND * 21);
         let capped = delays.before(3, Some(SECOND * 21));
         assert_eq!(capped.draw(HIGHEST), SECOND * 30);
+    }
+
+    #[test]
+    fn a_fraction_of_nothing_leaves_a_fixed_delay_as_it_is() {
+        let delays = Delays::new(Backoff::fixed(SECOND), Jitter::Fraction(0.0));
+        assert_eq!(ends(&delays, 1), (SECOND, SECOND));
     }
 
     #[test]

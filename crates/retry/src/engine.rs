@@ -176,8 +176,8 @@ impl Policy {
     /// Decides what follows an attempt that came to its head, or failed, at `now`.
     ///
     /// `previous` is what the backoff [computed](Plan::computed) last for this call. `again` makes
-    /// the request once more, and `chance` gives 64 random bits; both are asked once at most. The
-    /// budget is asked last, so that nothing is withdrawn in vain.
+    /// the request once more, and `chance` gives 64 random bits; both are asked once at most, and
+    /// `again` last of all: only when there is nothing else in the way.
     pub fn decide<T>(
         &self,
         attempt: &Attempt<'_>,
@@ -212,7 +212,7 @@ impl Policy {
         };
         may_be_sent_again(replay, opinion, attempt, call)?;
         self.has_attempts_left(attempt, call)?;
-        self.accept(attempt.outcome.hint())?;
+        self.accept(attempt.outcome)?;
 
         let retry = attempt.number;
         let spread = self.delays.before(retry, previous);
@@ -230,9 +230,11 @@ impl Policy {
         {
             return Err(Reason::DeadlineTooClose { left, needed: delay });
         }
-        let request = again().ok_or(Reason::NotReplayable)?;
         let budget = self.budget.as_ref();
         let withdrawal = budget.map(|budget| budget.withdraw(now)).transpose()?;
+        // Last, for it ends whatever is still being sent of the request. A token that was withdrawn
+        // in vain goes back by itself.
+        let request = again().ok_or(Reason::NotReplayable)?;
         Ok(Some(Plan { request, delay, reason, computed, withdrawal }))
     }
 
@@ -247,12 +249,16 @@ impl Policy {
         }
     }
 
-    fn accept(&self, hint: Hint) -> Result<(), Reason> {
-        match hint {
+    fn accept(&self, outcome: Outcome) -> Result<(), Reason> {
+        // A layer below that refuses at once means to spare the caller a wait: no longer one than
+        // the backoff's is put in its place.
+        let max = match outcome.kind() {
+            Some(FaultKind::Rejected) => self.max_hint.min(self.delays.longest()),
+            _ => self.max_hint,
+        };
+        match outcome.hint() {
             Hint::Never => Err(Reason::HintNever),
-            Hint::After(hint) if hint > self.max_hint => {
-                Err(Reason::HintTooLong { hint, max: self.max_hint })
-            }
+            Hint::After(hint) if hint > max => Err(Reason::HintTooLong { hint, max }),
             Hint::After(_) | Hint::None => Ok(()),
         }
     }

@@ -12,7 +12,10 @@ use pin_project_lite::pin_project;
 use portcullis_core::{
     BoxError, Call, Classify, Error, Kept, Outcome, Phase, Reason, What, call::Scoped, clock,
 };
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    task::coop,
+    time::{Sleep, sleep_until},
+};
 use tower_service::Service;
 
 use crate::{Attempt, Decision, Exhausted, Withdrawal, layer::Shared};
@@ -273,6 +276,8 @@ where
                     self.as_mut().after_wait().map(Err)
                 }
                 StateProj::Readying { timer, next, .. } => {
+                    // Attempts that neither wait nor are pending must let other tasks run.
+                    let progress = ready!(coop::poll_proceed(cx));
                     let ready = match next.spare.service.poll_ready(cx) {
                         Poll::Ready(ready) => Some(ready.map_err(Error::inner)),
                         Poll::Pending => {
@@ -280,6 +285,7 @@ where
                             None
                         }
                     };
+                    progress.made_progress();
                     self.as_mut().after_readiness(ready).map(Err)
                 }
                 StateProj::Over => panic!("a response future was polled after it was ready"),

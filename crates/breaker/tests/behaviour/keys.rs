@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use portcullis_breaker::{BreakerConfig, BreakerLayer, Engine, Handle, Open, Ramp, Window};
+use portcullis_breaker::{BreakerConfig, BreakerLayer, Engine, Handle, Mode, Open, Ramp, Window};
 use portcullis_core::{Outcome, Registry, State, call as overrides, clock};
 use portcullis_testkit::{TestError, call};
 use tower_layer::Layer;
@@ -28,6 +28,41 @@ async fn each_key_has_its_breaker_and_the_callers_key_goes_first() {
     assert!(other.unwrap_err().is::<TestError>());
     assert_eq!(handles.get("tenant-7").unwrap().snapshot().counts.failures, 1);
     assert_eq!(handles.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_asks_for_any_more_gives_way_once_its_open_time_is_over() {
+    let layer = BreakerLayer::keyed("upstream", |req: &&'static str| Cow::Borrowed(*req))
+        .consecutive_failures(1)
+        .open_time(SECOND, SECOND)
+        .max_keys(1)
+        .build()
+        .unwrap();
+    let handles = layer.handles();
+    call(&mut layer.layer(inner()), "fail").await.unwrap_err();
+    assert_eq!(handles.get("fail").unwrap().state(), State::Open);
+    call(&mut layer.layer(inner()), "ok").await.unwrap();
+    assert!(handles.get("ok").is_none(), "it is still open");
+
+    tokio::time::advance(SECOND).await;
+    call(&mut layer.layer(inner()), "ok").await.unwrap();
+    assert_eq!(handles.get("ok").unwrap().snapshot().counts.total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_built_to_let_calls_pass_gives_way() {
+    for mode in [Mode::Disabled, Mode::ForcedClosed] {
+        let layer = BreakerLayer::keyed("upstream", |req: &&'static str| Cow::Borrowed(*req))
+            .mode(mode)
+            .max_keys(1)
+            .build()
+            .unwrap();
+        let handles = layer.handles();
+        for key in ["a", "b"] {
+            let _ = handles.get_or_create(key);
+            assert!(handles.get(key).is_some());
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

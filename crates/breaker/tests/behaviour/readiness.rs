@@ -1,12 +1,17 @@
 //! What `poll_ready` promises.
 
-use portcullis_breaker::{Open, WhenOpen};
+use std::{
+    sync::Arc,
+    task::{Context, Wake, Waker},
+};
+
+use portcullis_breaker::{Handle, Open, WhenOpen};
 use portcullis_core::{Outcome, Reason, Rejection, State, clock};
 use portcullis_testkit::{WakeCounter, call, poll_k, ready};
 use tokio::time::advance;
 use tower_service::Service;
 
-use crate::{SECOND, builder, open, service, trip};
+use crate::{SECOND, Told, builder, open, service, trip};
 
 #[tokio::test(start_paused = true)]
 async fn a_call_readied_while_open_is_refused_even_after_a_reset() {
@@ -46,6 +51,48 @@ async fn force_open_stops_calls_that_were_ready_and_force_closed_applies_from_th
     trip(&mut service, &handle).await;
     handle.automatic();
     assert_eq!(handle.state(), State::Open, "it was automatic already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_poll_ready_finds_out_is_told() {
+    let told = Told::default();
+    let (mut service, handle) =
+        service(builder().probes(1, 1).max_wait(5 * SECOND).observe(told.observer()));
+    trip(&mut service, &handle).await;
+    advance(10 * SECOND).await;
+    let probe = handle.admit().unwrap();
+    told.take();
+
+    // The probe is overdue, and then the open time that began with it is over as well.
+    advance(15 * SECOND).await;
+    ready(&mut service).await.unwrap();
+    let told = told.take();
+    assert!(told[0].contains("half-open → open: a probe had no response within 5s"), "{told:?}");
+    drop(probe);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_may_do_what_it_likes_when_it_is_dropped() {
+    struct Looks(Handle);
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            self.0.reset();
+        }
+    }
+    let (mut service, handle) = service(builder().when_open(WhenOpen::NotReady));
+    trip(&mut service, &handle).await;
+    handle.force_open();
+    let first = Waker::from(Arc::new(Looks(handle.clone())));
+    assert!(service.poll_ready(&mut Context::from_waker(&first)).is_pending());
+    drop(first);
+
+    // The second takes the first one's place, whose drop resets the breaker.
+    let second = Waker::from(Arc::new(Looks(handle.clone())));
+    assert!(service.poll_ready(&mut Context::from_waker(&second)).is_ready());
+    assert_eq!(handle.state(), State::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -202,7 +202,9 @@ impl Call {
     }
 
     /// Runs a future with this call current: around every poll and around its drop.
-    pub fn in_scope<F>(self, future: F) -> Scoped<F> {
+    pub fn in_scope<F>(mut self, future: F) -> Scoped<F> {
+        // Both are true of this moment only, and the future may well outlive it.
+        (self.read_at, self.expired) = (None, false);
         Scoped::new(self, future)
     }
 
@@ -212,7 +214,7 @@ impl Call {
     /// [`Call::now`] while `make` runs.
     #[inline]
     pub fn enter<F>(mut self, now: Instant, make: impl FnOnce() -> F) -> Scoped<F> {
-        self.read_at = Some(now);
+        (self.read_at, self.expired) = (Some(now), false);
         let future = scope::within(&mut self, make);
         self.read_at = None;
         Scoped::new(self, future)

@@ -162,6 +162,32 @@ mod tests {
         assert_eq!(Call::current().attempt(), 0);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_carried_over_from_within_a_call_has_a_clock_of_its_own() {
+        let start = clock::now();
+        let mut carried = None;
+        let scoped = Call::new().enter(start, || {
+            let later = async {
+                tokio::time::advance(Duration::from_secs(1)).await;
+                Call::current().now()
+            };
+            carried = Some(Call::current().in_scope(later));
+            std::future::ready(())
+        });
+        scoped.await;
+        assert_eq!(carried.unwrap().await, start + Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_carried_over_from_an_expired_scope_is_not_expired_itself() {
+        let mut carried = None;
+        crate::call::expire(|| {
+            assert!(Call::current().is_expired());
+            carried = Some(Call::current().in_scope(async { Call::current().is_expired() }));
+        });
+        assert!(!carried.unwrap().await);
+    }
+
     #[tokio::test]
     async fn a_spawned_task_inherits_only_what_it_is_given() {
         let call = Call::new().with_attempt(3);

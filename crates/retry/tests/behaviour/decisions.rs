@@ -154,7 +154,8 @@ async fn a_refusal_below_is_waited_for_if_it_says_how_long_and_not_tried_again_i
     assert_eq!(journal.calls(), 1);
     assert_eq!(ear.last_reason(), Some(Reason::RefusedBelow));
 
-    let inner = refused_once(Some(SECOND * 61));
+    // No longer than the longest backoff, which is 30 s here: it refuses to spare the wait.
+    let inner = refused_once(Some(SECOND * 31));
     let journal = inner.journal();
     let error = send(&mut layer.layer(inner), ()).await.unwrap_err();
     assert!(error.is::<Refusal>());
@@ -185,7 +186,7 @@ async fn events_tell_each_decision_with_its_reason_in_the_scope_of_the_attempt()
 }
 
 #[test]
-fn the_first_rule_that_says_no_names_the_reason_and_the_budget_is_asked_last() {
+fn the_first_rule_that_says_no_names_the_reason_and_the_request_is_asked_for_last() {
     let policy = Policy::new(&RetryConfig::default()).unwrap();
     let now = clock::now();
     let late = Call::new().with_deadline(now);
@@ -217,4 +218,9 @@ fn the_first_rule_that_says_no_names_the_reason_and_the_budget_is_asked_last() {
     assert_eq!(held.len(), 100);
     let spent = Reason::BudgetSpent { balance_milli: 0 };
     assert_eq!(decide(first, &Call::new(), true), spent);
+
+    // Asking for it ends what is still being sent of the one that is under way.
+    let again = || -> Option<()> { panic!("a request that is not sent was asked for") };
+    let decision = policy.decide(&first, &Call::new(), now, None, again, || 0);
+    assert!(matches!(decision, Decision::GiveUp(Reason::BudgetSpent { .. })));
 }

@@ -168,6 +168,26 @@ async fn a_delay_of_zero_does_not_sleep_but_waits_for_readiness() {
     assert_eq!(poll_k(future, 1).await.unwrap().unwrap().status, 200);
 }
 
+#[tokio::test(start_paused = true)]
+async fn attempts_without_a_wait_let_other_tasks_run() {
+    let inner = answering(&[500]);
+    let journal = inner.journal();
+    let layer = builder()
+        .max_attempts(1_000_000)
+        .backoff(Backoff::fixed(Duration::ZERO))
+        .no_budget()
+        .classify(by_status())
+        .build()
+        .unwrap();
+    let mut service = layer.layer(inner);
+    tokio::select! {
+        biased;
+        _ = send(&mut service, ()) => panic!("it had all the time"),
+        () = tokio::task::yield_now() => {}
+    }
+    assert!(journal.calls() < 1_000, "{}", journal.calls());
+}
+
 /// Sends one request to a service that is not ready for a second attempt, and then does `then`.
 async fn not_ready_again(
     limit: Option<Duration>,
