@@ -60,7 +60,7 @@ pub fn grpc_pushback(headers: &HeaderMap) -> Hint {
 
 /// A duration as a `Retry-After` value: whole seconds, rounded up, at least 1.
 pub(crate) fn to_retry_after(wait: Duration) -> HeaderValue {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
     HeaderValue::from(seconds.max(1))
 }
 
@@ -141,6 +141,11 @@ mod tests {
     fn a_wait_is_written_in_whole_seconds_rounded_up() {
         assert_eq!(to_retry_after(Duration::ZERO), "1");
         assert_eq!(to_retry_after(Duration::from_millis(1_001)), "2");
+        assert_eq!(
+            to_retry_after(Duration::MAX),
+            u64::MAX.to_string().as_str(),
+            "as long as can be"
+        );
     }
 
     proptest! {
