@@ -270,6 +270,7 @@ impl Bucket {
     ///
     /// With instants in order the bound holds for the costs as settled. A `now` that is older by δ than
     /// the last instant told may loosen it by δ/T.
+    #[expect(clippy::needless_pass_by_value, reason = "a charge is settled once")]
     pub fn settle(&self, quota: &Quota, charge: Charge, actual: u32, now: Instant) {
         if actual <= charge.cost {
             self.refund(quota, &charge, actual, now);

@@ -118,6 +118,12 @@ impl RateLimitLayer {
     where
         F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
     {
+        Self::keyed_by(name, key)
+    }
+
+    /// The same for a [`Key`](portcullis_core::Key) that is no closure, such as the one by host of
+    /// `portcullis-http`.
+    pub fn keyed_by<F>(name: impl Into<Arc<str>>, key: F) -> RateLimitBuilder<ByResult, KeyFn<F>> {
         RateLimitBuilder::with_first(Limiter::builder(name), KeyFn(key))
     }
 
@@ -135,6 +141,14 @@ impl RateLimitLayer {
     where
         F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
     {
+        Self::of_keyed_by(limiters, key)
+    }
+
+    /// The same for a [`Key`](portcullis_core::Key) that is no closure.
+    pub fn of_keyed_by<F>(
+        limiters: KeyedLimiter,
+        key: F,
+    ) -> RateLimitBuilder<ByResult, Given<ByKey<F>>> {
         let own = Limiter::builder(limiters.name().clone());
         RateLimitBuilder::with_first(own, Given(ByKey { limiters, key, named: true }))
     }
@@ -249,6 +263,15 @@ impl<C, K, M, W> RateLimitBuilder<C, K, M, W> {
     where
         F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
     {
+        self.and_keyed_by(limiters, key)
+    }
+
+    /// The same for a [`Key`](portcullis_core::Key) that is no closure.
+    pub fn and_keyed_by<F>(
+        self,
+        limiters: KeyedLimiter,
+        key: F,
+    ) -> RateLimitBuilder<C, K, (M, ByKey<F>), W> {
         self.with_more(ByKey { limiters, key, named: false })
     }
 

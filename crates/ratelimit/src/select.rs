@@ -1,8 +1,8 @@
 //! Which limits a call stands before.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use portcullis_core::Call;
+use portcullis_core::{Call, Key};
 
 use crate::{
     KeyedLimiter, Limiter,
@@ -31,7 +31,7 @@ pub trait Count: sealed::Sealed {
 #[derive(Clone, Debug)]
 pub struct Single(pub(crate) Limiter);
 
-/// A limit for each key, which a function finds in the request.
+/// A limit for each key, which a [`Key`] finds in the request.
 pub struct ByKey<F> {
     pub(crate) limiters: KeyedLimiter,
     pub(crate) key: F,
@@ -77,7 +77,7 @@ impl<F> Count for ByKey<F> {
 
 impl<Req, F> Select<Req> for ByKey<F>
 where
-    F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
+    F: Key<Req>,
 {
     type Slots = One;
 
@@ -85,7 +85,7 @@ where
     fn find(&self, req: &Req, call: &Call) -> One {
         let limiter = match call.overrides().key.as_deref() {
             Some(key) if self.named => self.limiters.limiter_for(key, call),
-            _ => self.limiters.limiter_for(&(self.key)(req), call),
+            _ => self.limiters.limiter_for(&self.key.key(req), call),
         };
         [Some(Slot::new(limiter))]
     }
