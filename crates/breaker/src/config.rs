@@ -1,6 +1,6 @@
 //! The settings: plain data, checked once when something is built from them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use portcullis_core::Invalid;
 
@@ -165,6 +165,18 @@ pub enum WhenOpen {
     NotReady,
 }
 
+/// A setting that may be unset, as a person reads it.
+struct Set<T>(Option<T>);
+
+impl<T: fmt::Debug> fmt::Debug for Set<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("unset"),
+        }
+    }
+}
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 // ===== impl BreakerConfig =====
@@ -207,7 +219,7 @@ impl BreakerConfig {
     pub fn validate(&self) -> Result<(), Invalid> {
         fn check(
             field: &'static str,
-            value: impl std::fmt::Debug,
+            value: impl fmt::Debug,
             ok: bool,
             allowed: &str,
         ) -> Result<(), Invalid> {
@@ -239,16 +251,16 @@ impl BreakerConfig {
         )?;
         check(
             "consecutive_failures",
-            self.consecutive_failures,
+            Set(self.consecutive_failures),
             self.consecutive_failures != Some(0),
             "at least 1, or off",
         )?;
         let allowed = "above 0 and at most 1, or off";
-        check("failure_rate", self.failure_rate, share(self.failure_rate), allowed)?;
-        check("slow_rate", self.slow_rate, share(self.slow_rate), allowed)?;
+        check("failure_rate", Set(self.failure_rate), share(self.failure_rate), allowed)?;
+        check("slow_rate", Set(self.slow_rate), share(self.slow_rate), allowed)?;
         check(
             "slow_threshold",
-            self.slow_threshold,
+            Set(self.slow_threshold),
             self.slow_threshold != Some(Duration::ZERO)
                 && (self.slow_rate.is_none() || self.slow_threshold.is_some()),
             "above 0, and set if slow_rate is",

@@ -166,7 +166,8 @@ impl Handle {
     }
 
     /// Admits a call made without a service. Its end is told to the [`Completion`]: `settle` says what
-    /// became of it, and a drop says that it was given up.
+    /// became of it, and a drop says that it was given up: which is a timeout if it had run for as
+    /// long as [`Abandoned`](crate::Abandoned) says.
     ///
     /// # Errors
     ///

@@ -26,7 +26,8 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Without a status, the HTTP status decides; without that, it is UNKNOWN. A call that is dropped
 /// before its status is cancelled, or timed out if its deadline had passed.
 ///
-/// A head that is not the whole response commits the call: retry hands it up.
+/// A head that is not the whole response commits the call: retry hands it up. A pushback is waited
+/// for like any hint: at least so long, with jitter on top.
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcClassifier {
     unavailable: Replay,

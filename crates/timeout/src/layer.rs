@@ -60,7 +60,8 @@ pub(crate) struct Shared {
 // ===== impl TimeoutLayer =====
 
 impl TimeoutLayer {
-    /// Limits whole calls: readiness, all that the layers below do, and the response's body.
+    /// Limits whole calls: readiness, all that the layers below do, and the response's body where a
+    /// [classifier](TimeoutBuilder::classify) watches it.
     ///
     /// # Errors
     ///
@@ -69,7 +70,8 @@ impl TimeoutLayer {
         Self::builder(name).total(limit).build()
     }
 
-    /// Limits each attempt, the response's body included. It stands below the layer that retries.
+    /// Limits each attempt, the response's body included where a
+    /// [classifier](TimeoutBuilder::classify) watches it. It stands below the layer that retries.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
 //! The service.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use portcullis_core::{BoxError, ByResult, Call, Classify, Error, clock};
@@ -38,15 +38,18 @@ pub struct Timeout<S, C = ByResult> {
     inner: S,
     shared: Arc<Shared>,
     classify: C,
-    /// Since when the call to come has been waiting for readiness.
+    /// Since when the call to come has been waiting for readiness; `None` once it is ready.
     waiting_since: Option<Instant>,
+    /// How long it had waited when it was ready. What its caller does until the call is the caller's
+    /// own time.
+    waited: Duration,
 }
 
 // ===== impl Timeout =====
 
 impl<S, C> Timeout<S, C> {
     pub(crate) fn new(inner: S, shared: Arc<Shared>, classify: C) -> Self {
-        Self { inner, shared, classify, waiting_since: None }
+        Self { inner, shared, classify, waiting_since: None, waited: Duration::ZERO }
     }
 
     /// The inner service.
@@ -74,9 +77,14 @@ where
                 self.waiting_since.get_or_insert_with(clock::now);
                 Poll::Pending
             }
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => {
+                if let Some(since) = self.waiting_since.take() {
+                    self.waited += clock::now().saturating_duration_since(since);
+                }
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(error)) => {
-                self.waiting_since = None;
+                (self.waiting_since, self.waited) = (None, Duration::ZERO);
                 Poll::Ready(Err(Error::inner(error)))
             }
         }
@@ -85,7 +93,11 @@ where
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
-        let plan = self.shared.policy.plan(&call, self.waiting_since.take(), now);
+        let since = match mem::take(&mut self.waited) {
+            Duration::ZERO => None,
+            waited => now.checked_sub(waited),
+        };
+        let plan = self.shared.policy.plan(&call, since, now);
         let (shared, classify) = (self.shared.clone(), self.classify.clone());
 
         if let Some(ran_out) = shared.policy.overdue(&plan) {
@@ -112,6 +124,7 @@ impl<S, C> fmt::Debug for Timeout<S, C> {
         f.debug_struct("Timeout")
             .field("shared", &self.shared)
             .field("waiting_since", &self.waiting_since)
+            .field("waited", &self.waited)
             .finish_non_exhaustive()
     }
 }

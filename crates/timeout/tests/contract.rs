@@ -53,5 +53,5 @@ fn types_are_what_a_stack_needs() {
 fn the_future_stays_small() {
     let own = size_of::<ResponseFuture<std::future::Ready<()>, ByResult>>()
         - size_of::<tokio::time::Sleep>();
-    assert!(own <= 160, "{own} bytes beside the timer");
+    assert!(own <= 176, "{own} bytes beside the timer");
 }

@@ -42,6 +42,17 @@ async fn the_wait_for_readiness_is_charged_to_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_passes_between_readiness_and_the_call_is_the_callers_own_time() {
+    let inner = Inner::answering(200);
+    let readiness = inner.readiness();
+    let mut service = TimeoutLayer::total("search", 50 * MS).unwrap().layer(inner);
+    ready_after(&mut service, &readiness, 10 * MS).await;
+    // A worker that is ready and has nothing to do.
+    advance(60 * 1_000 * MS).await;
+    assert_eq!(service.call(()).await.unwrap(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_has_its_time_from_the_call_on() {
     let inner = hanging();
     let readiness = inner.readiness();
