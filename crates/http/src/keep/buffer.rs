@@ -1,14 +1,14 @@
 //! Keeping a request whose body is a stream, while it is being sent.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Request, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use portcullis_core::{BoxError, Error, Keep, Kept, sync::Mutex};
 
@@ -16,8 +16,12 @@ use super::is_idempotent;
 
 /// Keeps HTTP requests of any body, copying what is sent up to a cap.
 ///
-/// A body longer than the cap is sent once and its request is not retried. What goes to the inner
-/// service is a [`ReplayBody`], put into the client's own type by `wrap`:
+/// A body longer than the cap is sent once and its request is not retried. Trailers count with their
+/// names and values. The copy takes no more memory than the cap: it is made in one piece, whatever
+/// frames the body came in and whatever buffers those were parts of; a body that is sent again comes
+/// in fewer frames.
+///
+/// What goes to the inner service is a [`ReplayBody`], put into the client's own type by `wrap`:
 ///
 /// ```
 /// use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
@@ -44,13 +48,14 @@ pub struct KeptBuffer<B, F> {
 
 /// A body that is kept while it is being sent, and can be sent again from the start.
 ///
-/// Only the latest copy reads on: one of an earlier attempt that is still polled ends with an error,
-/// which tells its connection that the request was given up.
+/// Only the latest copy reads on. One of an earlier attempt that still waits for a frame is woken
+/// when the request is sent again, and ends with an error, which tells its connection that the request
+/// was given up.
 pub struct ReplayBody<B> {
     shared: Arc<Mutex<Shared<B>>>,
     /// Which copy this is.
     copy: u32,
-    /// How many of the kept frames it has sent.
+    /// How many of the kept pieces it has sent.
     sent: usize,
     trailers_sent: bool,
 }
@@ -59,8 +64,15 @@ struct Shared<B> {
     cap: usize,
     /// The copy that may read on.
     latest: u32,
-    frames: Vec<Bytes>,
-    kept_bytes: usize,
+    /// Who waits for the latest copy's next frame.
+    reader: Option<Waker>,
+    /// What was sent before the latest copy began: a piece for each attempt at the most.
+    pieces: Vec<Bytes>,
+    /// What the latest copy has sent since. Copied, for a frame may be a small part of a large buffer,
+    /// and would keep all of it.
+    growing: Vec<u8>,
+    /// How much of the cap is used up.
+    kept: usize,
     trailers: Option<HeaderMap>,
     rest: Rest<B>,
     replayable: bool,
@@ -109,8 +121,10 @@ where
         let shared = Arc::new(Mutex::new(Shared {
             cap: self.cap,
             latest: 0,
-            frames: Vec::new(),
-            kept_bytes: 0,
+            reader: None,
+            pieces: Vec::new(),
+            growing: Vec::new(),
+            kept: 0,
             trailers: None,
             rest,
             replayable: true,
@@ -140,7 +154,15 @@ where
     }
 
     fn again(&self, _attempt: u32) -> Option<Request<Out>> {
-        let copy = self.shared.lock().supersede()?;
+        let mut shared = self.shared.lock();
+        let copy = shared.supersede()?;
+        // From here on, whatever the body wakes is the new copy's reader. The earlier one's would
+        // wait for ever, and its connection with it.
+        let reader = shared.reader.take();
+        drop(shared);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
         let body = (self.wrap)(ReplayBody::new(self.shared.clone(), copy));
         Some(Request::from_parts(self.head.clone(), body))
     }
@@ -178,37 +200,38 @@ where
         if shared.latest != this.copy {
             return Poll::Ready(Some(Err(Error::inner(Superseded))));
         }
-        if let Some(kept) = shared.frames.get(this.sent) {
+        if let Some(piece) = shared.pieces.get(this.sent) {
             this.sent += 1;
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
         }
-        let polled = std::task::ready!(shared.poll_rest(cx));
-        if let Some(Ok(frame)) = &polled {
-            this.sent = shared.frames.len();
-            this.trailers_sent |= frame.is_trailers();
-        }
-        if polled.is_none() && !this.trailers_sent {
-            this.trailers_sent = true;
-            return Poll::Ready(shared.trailers.clone().map(Frame::trailers).map(Ok));
+        let polled = ready!(shared.poll_rest(cx));
+        match &polled {
+            Some(Ok(frame)) => this.trailers_sent |= frame.is_trailers(),
+            Some(Err(_)) => {}
+            None if this.trailers_sent => {}
+            None => {
+                this.trailers_sent = true;
+                return Poll::Ready(shared.trailers.clone().map(Frame::trailers).map(Ok));
+            }
         }
         Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
         let shared = self.shared.lock();
-        let sent = self.sent == shared.frames.len();
+        let sent = self.sent >= shared.pieces.len();
+        // Those of an earlier copy are to come, though the body itself is over.
+        let trailers = self.trailers_sent || shared.trailers.is_none();
         let ended = match &shared.rest {
             Rest::Body(rest) => rest.is_end_stream(),
-            Rest::Ended => self.trailers_sent || shared.trailers.is_none(),
+            Rest::Ended => true,
         };
-        shared.latest == self.copy && sent && ended
+        shared.latest == self.copy && sent && trailers && ended
     }
 
     fn size_hint(&self) -> SizeHint {
         let shared = self.shared.lock();
-        let kept: usize =
-            shared.frames[self.sent.min(shared.frames.len())..].iter().map(Bytes::len).sum();
-        let kept = kept as u64;
+        let kept = shared.pieces.iter().skip(self.sent).map(Bytes::len).sum::<usize>() as u64;
         let rest = match &shared.rest {
             Rest::Body(rest) => rest.size_hint(),
             Rest::Ended => SizeHint::with_exact(0),
@@ -233,10 +256,30 @@ impl<B> fmt::Debug for ReplayBody<B> {
 impl<B> Shared<B> {
     /// Makes way for a new copy; `None` if what was sent is not kept.
     fn supersede(&mut self) -> Option<u32> {
-        self.replayable.then(|| {
-            self.latest += 1;
-            self.latest
-        })
+        if !self.replayable {
+            return None;
+        }
+        if !self.growing.is_empty() {
+            self.pieces.push(mem::take(&mut self.growing).into());
+        }
+        self.latest += 1;
+        Some(self.latest)
+    }
+
+    /// Uses up some of the cap; if there is less, the request goes out once.
+    fn charge(&mut self, bytes: usize) {
+        self.kept = self.kept.saturating_add(bytes);
+        if self.kept > self.cap {
+            self.give_up();
+        }
+    }
+
+    /// Keeps nothing from here on.
+    fn give_up(&mut self) {
+        self.replayable = false;
+        self.pieces = Vec::new();
+        self.growing = Vec::new();
+        self.trailers = None;
     }
 }
 
@@ -250,7 +293,15 @@ where
         let Rest::Body(rest) = &mut self.rest else {
             return Poll::Ready(None);
         };
-        let frame = match std::task::ready!(rest.as_mut().poll_frame(cx)) {
+        let Poll::Ready(polled) = rest.as_mut().poll_frame(cx) else {
+            match &mut self.reader {
+                Some(reader) => reader.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        };
+        self.reader = None;
+        let frame = match polled {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 self.rest = Rest::Ended;
@@ -262,38 +313,38 @@ where
                 return Poll::Ready(None);
             }
         };
+        let to_come = rest.size_hint().lower();
         let frame = frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
-        match frame.into_data() {
-            Ok(data) => {
-                self.keep(&data);
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Err(frame) => {
-                if self.replayable {
-                    self.trailers = frame.trailers_ref().cloned();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+        if let Some(data) = frame.data_ref() {
+            self.keep(data, to_come);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.rest = Rest::Ended;
+            self.keep_trailers(trailers);
         }
+        Poll::Ready(Some(Ok(frame)))
     }
 
-    fn keep(&mut self, data: &Bytes) {
+    /// Copies what goes out, while at least `to_come` more bytes follow it.
+    fn keep(&mut self, data: &[u8], to_come: u64) {
+        let room = self.cap.saturating_sub(self.kept);
+        self.charge(data.len());
         if !self.replayable {
             return;
         }
-        self.kept_bytes += data.len();
-        if self.kept_bytes > self.cap {
-            self.give_up();
-        } else {
-            self.frames.push(data.clone());
+        // One that must grow doubles, or many small frames would cost the square of their number;
+        // but never beyond what it can come to hold.
+        if self.growing.capacity() - self.growing.len() < data.len() {
+            let announced = usize::try_from(to_come).unwrap_or(room);
+            let wanted = data.len().saturating_add(announced).max(self.growing.len());
+            self.growing.reserve_exact(wanted.min(room));
         }
+        self.growing.extend_from_slice(data);
     }
 
-    /// Keeps nothing from here on: the request goes out once.
-    fn give_up(&mut self) {
-        self.replayable = false;
-        self.frames = Vec::new();
-        self.trailers = None;
+    fn keep_trailers(&mut self, trailers: &HeaderMap) {
+        let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        self.charge(trailers.iter().map(size).sum());
+        self.trailers = self.replayable.then(|| trailers.clone());
     }
 }
 
@@ -306,99 +357,3 @@ impl fmt::Display for Superseded {
 }
 
 impl std::error::Error for Superseded {}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
-
-    use super::*;
-
-    fn kept<B>(cap: usize, body: B) -> (ReplayBody<B>, impl Kept<Sent = Request<ReplayBody<B>>>)
-    where
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
-        let keep = BufferBody::new(|body: ReplayBody<B>| body).with_cap(cap);
-        let (sent, kept) = keep.keep(Request::put("/").body(body).unwrap());
-        (sent.into_body(), kept)
-    }
-
-    async fn read<B>(body: ReplayBody<B>) -> (Bytes, Option<HeaderMap>)
-    where
-        B: Body,
-        B::Error: Into<BoxError>,
-    {
-        let all = body.collect().await.unwrap();
-        let trailers = all.trailers().cloned();
-        (all.to_bytes(), trailers)
-    }
-
-    fn two_frames_and_trailers() -> impl Body<Data = Bytes, Error = Infallible> {
-        let mut trailers = HeaderMap::new();
-        trailers.insert("checksum", "7".parse().unwrap());
-        StreamBody::new(futures_util::stream::iter([
-            Ok(Frame::data(Bytes::from("ab"))),
-            Ok(Frame::data(Bytes::from("cd"))),
-            Ok(Frame::trailers(trailers)),
-        ]))
-    }
-
-    #[tokio::test]
-    async fn a_streamed_body_is_sent_again_with_its_trailers() {
-        let (first, kept) = kept(64, two_frames_and_trailers());
-        let first = read(first).await;
-        assert_eq!(first.0, "abcd");
-        assert_eq!(first.1.as_ref().unwrap()["checksum"], "7");
-        for attempt in 2..4 {
-            assert_eq!(read(kept.again(attempt).unwrap().into_body()).await, first);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_body_beyond_the_cap_goes_through_once() {
-        let (first, kept) = kept(3, two_frames_and_trailers());
-        assert_eq!(read(first).await.0, "abcd");
-        assert!(kept.again(2).is_none());
-    }
-
-    #[tokio::test]
-    async fn a_body_of_exactly_the_cap_is_kept() {
-        let (first, kept) = kept(4, Full::new(Bytes::from("abcd")));
-        read(first).await;
-        assert_eq!(read(kept.again(2).unwrap().into_body()).await.0, "abcd");
-    }
-
-    #[tokio::test]
-    async fn a_request_given_up_half_way_is_sent_from_the_start_and_then_read_on() {
-        let (mut sender, channel) = Channel::<Bytes, Infallible>::new(4);
-        let (mut first, kept) = kept(64, channel);
-        sender.send_data(Bytes::from("ab")).await.unwrap();
-        first.frame().await.unwrap().unwrap();
-
-        let second = kept.again(2).unwrap().into_body();
-        assert!(first.frame().await.unwrap().is_err(), "the earlier copy learns that it is one");
-
-        sender.send_data(Bytes::from("cd")).await.unwrap();
-        drop(sender);
-        assert_eq!(read(second).await.0, "abcd");
-    }
-
-    #[tokio::test]
-    async fn the_length_of_a_known_body_stays_known() {
-        let (first, kept) = kept(64, Full::new(Bytes::from("abcd")));
-        assert_eq!(first.size_hint().exact(), Some(4));
-        read(first).await;
-        let again = kept.again(2).unwrap().into_body();
-        assert_eq!(again.size_hint().exact(), Some(4));
-        assert!(!again.is_end_stream());
-    }
-
-    #[tokio::test]
-    async fn a_request_without_a_body_is_kept_whatever_the_cap() {
-        let (first, kept) = kept(0, http_body_util::Empty::<Bytes>::new());
-        assert!(first.is_end_stream());
-        assert!(kept.again(2).unwrap().into_body().is_end_stream());
-    }
-}
