@@ -145,7 +145,9 @@ impl KeyedLimiter {
     ///
     /// [`Limited`], which says when it could, or that it never can if the cost is above the burst.
     pub fn try_acquire_n(&self, key: &str, cost: u32) -> Result<Receipt, Limited> {
-        Receipt::claim([Some(Slot::new(self.limiter(key)))], cost)
+        let limiter = self.limiter(key);
+        let charge = limiter.try_acquire_n(cost)?;
+        Ok(Receipt::of_one(limiter, charge))
     }
 
     /// Passes at a cost of 1, having waited for its turn if need be: see [`Limiter::until_ready`].

@@ -128,10 +128,7 @@ impl Limiter {
                 self.tell_of_pass(charge.cost(), &call, now);
                 Ok(charge)
             }
-            Err(refusal) => {
-                let terms = Terms::new(cost, &call, Duration::ZERO, now);
-                Err(self.refuse(&terms, refusal, &call, now))
-            }
+            Err(refusal) => Err(self.refuse_now(cost, refusal, &call, now)),
         }
     }
 
@@ -204,6 +201,13 @@ impl Limiter {
             self.bucket().hold(self.quota(), hold, now);
             self.tell(call, now, || What::HeldBack { hold, reason: Reason::Hinted { hint: wait } });
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refuse_now(&self, cost: u32, refusal: Refusal, call: &Call, now: Instant) -> Limited {
+        let terms = Terms::new(cost, call, Duration::ZERO, now);
+        self.refuse(&terms, refusal, call, now)
     }
 
     /// The refusal of a call, told to whoever listens.

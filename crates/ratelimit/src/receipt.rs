@@ -13,7 +13,7 @@ use portcullis_core::{Call, sync::Mutex};
 use tokio::task::futures::TaskLocalFuture;
 
 use crate::{
-    Limited,
+    Charge, Limited, Limiter,
     claim::{self, Claim, One, Slot, Slots, Terms},
 };
 
@@ -91,6 +91,14 @@ pub(crate) fn note(slots: &mut [Option<Slot>]) {
 }
 
 // ===== impl Receipt =====
+
+impl Receipt {
+    /// What one limit has taken.
+    #[inline]
+    pub(crate) fn of_one(limiter: Limiter, charge: Charge) -> Self {
+        Self { slots: [Some(Slot { limiter, charge: Some(charge) })] }
+    }
+}
 
 impl<L: Slots> Receipt<L> {
     /// Passes all limits now, or none.
