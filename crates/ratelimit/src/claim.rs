@@ -1,7 +1,7 @@
 //! A call before its limits: all of them let it pass, or none is charged.
 
 use std::{
-    fmt,
+    fmt, mem,
     time::{Duration, Instant},
 };
 
@@ -182,15 +182,10 @@ impl<L: Slots> Claim<L> {
         }
     }
 
-    /// The limits, first the one that was named first.
+    /// The limits that let it pass, first the one that was named first, with what they took.
     #[inline]
-    pub(crate) fn slots(&mut self) -> &mut [Option<Slot>] {
-        self.slots.as_mut()
-    }
-
-    /// What passed really cost so much.
-    pub(crate) fn settle(&mut self, actual: u32, call: &Call, now: Instant) {
-        settle(self.slots(), actual, call, now);
+    pub(crate) fn take(&mut self) -> L {
+        mem::replace(&mut self.slots, L::none())
     }
 }
 

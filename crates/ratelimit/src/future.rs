@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::{
     Limited, Receipt,
-    claim::{Claim, One, Slots, Terms},
+    claim::{self, Claim, One, Slot, Slots, Terms},
     rules::Weigh,
 };
 
@@ -40,27 +40,32 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[project_replace = StateOwned]
     enum State<S, Req, F, L: Slots> {
-        // The call's turn has not come.
+        // The call's turn has not come. Boxed, for it is as large as it is rare: a timer for every call
+        // would be moved about for nothing.
         Waiting {
-            #[pin]
-            sleep: Sleep,
-            // The instance that was readied.
-            service: S,
-            request: Req,
-            // Dropped with it, the place in line is given back.
-            claim: Claim<L>,
+            waiting: Pin<Box<Waiting<S, Req, L>>>,
         },
         Calling {
             #[pin]
             future: F,
-            claim: Claim<L>,
+            slots: L,
         },
+        // `None` once it was handed up.
         Refused {
-            limited: Limited,
+            error: Option<Error>,
         },
-        Over,
+    }
+}
+
+pin_project! {
+    struct Waiting<S, Req, L: Slots> {
+        #[pin]
+        sleep: Sleep,
+        // The instance that was readied, and what it is called with when the turn comes.
+        call: Option<(S, Req)>,
+        // Dropped with it, the place in line is given back.
+        claim: Claim<L>,
     }
 }
 
@@ -99,54 +104,55 @@ where
     #[inline]
     pub(crate) fn calling(
         future: S::Future,
-        claim: Claim<L>,
+        slots: L,
         call: Call,
         classifier: C,
         rules: W,
     ) -> Self {
-        Self { state: State::Calling { future, claim }, call, classifier, rules }
+        Self { state: State::Calling { future, slots }, call, classifier, rules }
     }
 
+    #[cold]
     pub(crate) fn waiting(
         until: std::time::Instant,
-        (service, request): (S, Req),
+        readied: (S, Req),
         claim: Claim<L>,
         call: Call,
         classifier: C,
         rules: W,
     ) -> Self {
         let sleep = sleep_until(until.into());
-        let state = State::Waiting { sleep, service, request, claim };
-        Self { state, call, classifier, rules }
+        let waiting = Box::pin(Waiting { sleep, call: Some(readied), claim });
+        Self { state: State::Waiting { waiting }, call, classifier, rules }
     }
 
+    #[cold]
     pub(crate) fn refused(limited: Limited, call: Call, classifier: C, rules: W) -> Self {
-        Self { state: State::Refused { limited }, call, classifier, rules }
+        let error = Some(Error::rejected(limited));
+        Self { state: State::Refused { error }, call, classifier, rules }
     }
 
-    /// The call's turn has come. `None` if it has to wait again.
-    fn after_wait(self: Pin<&mut Self>) -> Option<Error> {
+    /// The call's turn has come, or it has to wait again.
+    fn after_wait(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let StateProj::Waiting { sleep, claim, .. } = this.state.as_mut().project() else {
-            return None;
+        let StateProj::Waiting { waiting } = this.state.as_mut().project() else {
+            return;
         };
-        match claim.ask(this.call, clock::now()) {
-            Ok(Some(later)) => {
-                sleep.reset(later.into());
-                None
-            }
+        let waiting = waiting.as_mut().project();
+        match waiting.claim.ask(this.call, clock::now()) {
+            Ok(Some(later)) => waiting.sleep.reset(later.into()),
             Ok(None) => {
-                let state = this.state.as_mut().project_replace(State::Over);
-                if let StateOwned::Waiting { mut service, request, mut claim, .. } = state {
-                    crate::receipt::note(claim.slots());
-                    let future = service.call(request);
-                    this.state.set(State::Calling { future, claim });
-                }
-                None
+                let Some((mut service, request)) = waiting.call.take() else {
+                    // The inner `call` panicked when it was tried, and somebody polls on.
+                    return this.state.set(State::Refused { error: None });
+                };
+                let mut slots = waiting.claim.take();
+                crate::receipt::note(slots.as_mut());
+                let future = service.call(request);
+                this.state.set(State::Calling { future, slots });
             }
             Err(limited) => {
-                this.state.set(State::Over);
-                Some(Error::rejected(limited))
+                this.state.set(State::Refused { error: Some(Error::rejected(limited)) });
             }
         }
     }
@@ -165,26 +171,21 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let mut this = self.as_mut().project();
-            match this.state.as_mut().project() {
-                StateProj::Calling { future, claim } => {
+            let this = self.as_mut().project();
+            match this.state.project() {
+                StateProj::Calling { future, slots } => {
                     let result = ready!(future.poll(cx)).map_err(Error::inner);
-                    at_head(&result, claim, this.call, this.classifier, this.rules);
+                    at_head(&result, slots.as_mut(), this.call, this.classifier, this.rules);
                     return Poll::Ready(result);
                 }
-                StateProj::Waiting { sleep, .. } => {
-                    ready!(sleep.poll(cx));
-                    if let Some(error) = self.as_mut().after_wait() {
-                        return Poll::Ready(Err(error));
-                    }
+                StateProj::Waiting { waiting } => {
+                    ready!(waiting.as_mut().project().sleep.poll(cx));
+                    self.as_mut().after_wait();
                 }
-                StateProj::Refused { .. } => {
-                    let state = this.state.project_replace(State::Over);
-                    let StateOwned::Refused { limited } = state else { return Poll::Pending };
-                    return Poll::Ready(Err(Error::rejected(limited)));
+                StateProj::Refused { error } => {
+                    // Polled after it was ready is no reason to panic here.
+                    return error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error)));
                 }
-                // Polled after it was ready, which is no reason to panic here.
-                StateProj::Over => return Poll::Pending,
             }
         }
     }
@@ -200,7 +201,6 @@ where
             State::Waiting { .. } => "waiting",
             State::Calling { .. } => "calling",
             State::Refused { .. } => "refused",
-            State::Over => "over",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
@@ -208,14 +208,13 @@ where
 
 /// What the head, or the error, says of the limits.
 #[inline]
-fn at_head<Req, Res, L, C, W>(
+fn at_head<Req, Res, C, W>(
     result: &Result<Res, Error>,
-    claim: &mut Claim<L>,
+    slots: &mut [Option<Slot>],
     call: &Call,
     classifier: &C,
     rules: &W,
 ) where
-    L: Slots,
     C: Classify<Res>,
     W: Weigh<Req, Res>,
 {
@@ -228,10 +227,10 @@ fn at_head<Req, Res, L, C, W>(
     };
     let actual = result.as_ref().ok().and_then(|res| rules.actual(res));
     if let Some(actual) = actual {
-        claim.settle(actual, call, clock::now());
+        claim::settle(slots, actual, call, clock::now());
     }
     if let Hint::After(wait) = hint
-        && let Some(Some(first)) = claim.slots().first()
+        && let Some(Some(first)) = slots.first()
     {
         first.limiter.hold_for(wait, call, clock::now());
     }

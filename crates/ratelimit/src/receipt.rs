@@ -112,11 +112,7 @@ impl<L: Slots> Receipt<L> {
 
     /// What a claim that passed has taken.
     pub(crate) fn of(claim: &mut Claim<L>) -> Self {
-        let mut slots = L::none();
-        for (own, slot) in slots.as_mut().iter_mut().zip(claim.slots()) {
-            *own = slot.take();
-        }
-        Self { slots }
+        Self { slots: claim.take() }
     }
 
     /// Says what the call really cost, to every limit it passed: see

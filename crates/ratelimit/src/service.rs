@@ -85,9 +85,10 @@ where
         let (classifier, rules) = (self.classifier.clone(), self.rules.clone());
         match claim.ask(&call, now) {
             Ok(None) => {
-                receipt::note(claim.slots());
+                let mut slots = claim.take();
+                receipt::note(slots.as_mut());
                 let future = self.inner.call(req);
-                ResponseFuture::calling(future, claim, call, classifier, rules)
+                ResponseFuture::calling(future, slots, call, classifier, rules)
             }
             Ok(Some(turn)) => {
                 // The instance that was readied is the one that is called when the turn comes; the
