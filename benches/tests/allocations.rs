@@ -17,6 +17,7 @@ use portcullis::{
     retry::RetryLayer,
     timeout::TimeoutLayer,
 };
+use portcullis_trace::{Recorder, TraceLayer, TraceScope};
 use tower::{Layer, Service, ServiceBuilder};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -85,6 +86,49 @@ fn a_stack_of_layers_allocates_nothing() {
         .layer(TimeoutLayer::attempt("test", LIMIT).unwrap())
         .service(Answers(()));
     assert_eq!(allocated(&mut stack, || ()), 0);
+}
+
+/// A recorder that keeps nothing of what succeeds.
+fn recorder() -> Recorder {
+    Recorder::builder().sample_rate(0.0).build().unwrap()
+}
+
+#[test]
+fn a_recorded_call_allocates_once_whatever_the_layers_inside_have_to_tell() {
+    let trace = TraceLayer::builder("test").recorder(&recorder()).build().unwrap();
+    assert_eq!(allocated(&mut trace.layer(Answers(())), || ()), 1, "alone");
+    let mut stack = ServiceBuilder::new()
+        .layer(trace)
+        .layer(timeout())
+        .layer(retry())
+        .layer(breaker())
+        .layer(TimeoutLayer::attempt("test", LIMIT).unwrap())
+        .service(Answers(()));
+    assert_eq!(allocated(&mut stack, || ()), 1, "with a stack inside");
+}
+
+#[test]
+fn a_call_in_a_scope_allocates_once_too() {
+    let recorder = recorder();
+    let trace = TraceLayer::builder("test").recorder(&recorder).build().unwrap();
+    let mut service = trace.layer(Answers(()));
+    let mut run = |calls: u32| {
+        let mut cx = Context::from_waker(Waker::noop());
+        let scope = TraceScope::start("test").recorder(&recorder).run(async {
+            for _ in 0..calls {
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(Service::<()>::poll_ready(&mut service, &mut cx).is_ready());
+                assert!(pin!(service.call(())).poll(&mut cx).is_ready());
+            }
+        });
+        assert!(pin!(scope).poll(&mut cx).is_ready());
+    };
+    // The buffers are there, and have room.
+    run(64);
+    run(64);
+    let few = allocation_counter::measure(|| run(4)).count_total;
+    let many = allocation_counter::measure(|| run(36)).count_total;
+    assert_eq!(many - few, 32);
 }
 
 #[test]

@@ -204,11 +204,14 @@ impl Completion {
 
     #[inline]
     fn report(&mut self, how: How, judge: impl FnOnce(&Open) -> (Outcome, Instant)) {
-        if let Some(open) = self.0.take()
-            && !open.muted
+        // In place: moving it out would copy some two hundred bytes at every layer's end. Muted, it
+        // reports no second time, neither when dropped nor should the sink panic.
+        if let Some(open) = &mut self.0
+            && !std::mem::replace(&mut open.muted, true)
         {
-            let (outcome, ended) = judge(&open);
-            let Open { sink, ticket, ref call, started, head, .. } = open;
+            let (outcome, ended) = judge(open);
+            let Open { sink, ticket, call, started, head, .. } = open;
+            let (ticket, started, head) = (*ticket, *started, *head);
             sink.settle(ticket, &End { outcome, how, started, head, ended, call });
         }
     }

@@ -242,6 +242,7 @@ impl<'a> What<'a> {
     ///
     /// A refusal is borrowed from the caller's error; it is handed back, for what is to be kept of
     /// it.
+    #[inline]
     pub fn detach(self) -> Result<What<'static>, &'a dyn Rejection> {
         Ok(match self {
             Self::Rejected { rejection } => return Err(rejection),
@@ -424,7 +425,8 @@ impl Voice {
         }
     }
 
-    #[cold]
+    // Not inlined, to keep the path of who is not heard short; not cold, for with a record all are.
+    #[inline(never)]
     fn speak(&self, event: &Event<'_>) {
         for observer in self.observers.iter().flat_map(|all| all.iter()) {
             observer.on_event(event);

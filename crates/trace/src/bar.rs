@@ -39,6 +39,7 @@ pub(crate) fn of_call(axis: &Axis, call: &Call) -> Vec<Cell> {
     for attempt in &call.attempts {
         let over = attempt.started.saturating_add(attempt.ended_after);
         axis.fill(&mut cells, attempt.started, over, Cell::Busy);
+        axis.fill_turns(&mut cells, attempt, call);
     }
     if !matches!(call.status, Status::Success | Status::Cancelled) {
         axis.mark(&mut cells, end);
@@ -57,9 +58,8 @@ pub(crate) fn of_attempt(
     let over = attempt.started.saturating_add(attempt.ended_after);
     let end = call.started.saturating_add(call.duration);
     // After the last one there may have been a wait that led nowhere.
-    let waited = call.events.iter().any(|event| {
-        event.attempt == attempt.number && event.wait.is_some_and(|wait| !wait.is_zero())
-    });
+    let waited =
+        call.events.iter().any(|event| event.attempt == attempt.number && event.what == "retrying");
     let until = next.map(|next| next.started).or(waited.then_some(end));
     if let Some(until) = until.filter(|until| *until > over) {
         axis.fill(&mut cells, over, until, Cell::Waiting);
@@ -70,6 +70,7 @@ pub(crate) fn of_attempt(
         }
     }
     axis.fill(&mut cells, attempt.started, over, Cell::Busy);
+    axis.fill_turns(&mut cells, attempt, call);
     if is_marked(&attempt.outcome) {
         axis.mark(&mut cells, over);
     }
@@ -114,6 +115,19 @@ impl Axis {
         let first = self.cell(from);
         let last = self.last(to).max(first);
         cells[first..=last].fill(with);
+    }
+
+    /// Hatches what an attempt spent waiting for its turn.
+    fn fill_turns(&self, cells: &mut [Cell], attempt: &Attempt, call: &Call) {
+        let over = attempt.started.saturating_add(attempt.ended_after);
+        for event in call.events.iter().filter(|event| event.what == "waited") {
+            let began = event.offset.saturating_sub(event.wait.unwrap_or_default());
+            if event.attempt == attempt.number && began >= attempt.started && event.offset <= over {
+                self.fill(cells, began, event.offset, Cell::Waiting);
+                // What followed has its cells, however short it was.
+                self.fill(cells, event.offset, over, Cell::Busy);
+            }
+        }
     }
 
     fn mark(&self, cells: &mut [Cell], at: Duration) {

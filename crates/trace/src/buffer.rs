@@ -159,20 +159,10 @@ impl Buffer {
     /// Notes an event.
     #[inline]
     pub(crate) fn note(&mut self, event: &Event<'_>, limits: &TraceConfig) {
-        let what = match event.what.detach() {
-            Ok(what) => Noted::Told(what),
-            Err(rejection) => {
-                self.rejection = Some(rejection.kind());
-                Noted::Rejected {
-                    kind: rejection.kind(),
-                    reason: rejection.reason(),
-                    retry_after: rejection.retry_after(),
-                }
-            }
-        };
-        match what {
-            Noted::Told(What::Retrying { .. }) => self.retried = true,
-            Noted::Told(What::Slow { .. }) => self.slow = true,
+        match event.what {
+            What::Retrying { .. } => self.retried = true,
+            What::Slow { .. } => self.slow = true,
+            What::Rejected { rejection } => self.rejection = Some(rejection.kind()),
             _ => {}
         }
         if self.events.len() >= limits.max_events {
@@ -181,8 +171,21 @@ impl Buffer {
         }
         let name = self.words.keep(event.name, limits.max_name);
         let key = event.key.and_then(|key| self.words.keep(key, limits.max_name));
-        let attempt = event.call.attempt();
-        self.events.push(Note { at: event.at, layer: event.layer, name, key, attempt, what });
+        self.events.push(Note {
+            at: event.at,
+            layer: event.layer,
+            name,
+            key,
+            attempt: event.call.attempt(),
+            what: match event.what.detach() {
+                Ok(what) => Noted::Told(what),
+                Err(rejection) => Noted::Rejected {
+                    kind: rejection.kind(),
+                    reason: rejection.reason(),
+                    retry_after: rejection.retry_after(),
+                },
+            },
+        });
     }
 
     /// Notes the end of a call.

@@ -65,18 +65,20 @@ where
             // panic here.
             return Poll::Pending;
         };
-        let mut done = completion(live.clone(), &this.inner);
-        match &result {
+        match result {
             Ok(response) => {
-                if let Some(text) = this.capture.capture(response) {
+                if let Some(text) = this.capture.capture(&response) {
                     live.output(&text);
                 }
-                done = done.with_head(clock::now());
+                let done = completion(live, &this.inner).with_head(clock::now());
+                Poll::Ready(this.classify.classify(Ok(response), done))
             }
-            Err(error) => live.error(as_std(error)),
+            Err(error) => {
+                live.error(as_std(&error));
+                let done = completion(live, &this.inner);
+                Poll::Ready(this.classify.classify(Err(error), done))
+            }
         }
-        drop(live);
-        Poll::Ready(this.classify.classify(result, done))
     }
 }
 

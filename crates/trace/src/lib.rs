@@ -4,7 +4,7 @@
 //! decision of the layers inside, reasons and numbers included. A [`TraceScope`] holds the calls of
 //! one execution together. At a trace's end a [`Sampler`] decides whether it is kept: all that failed,
 //! were slow or retried, and a share of the rest. A [`Recorder`] has those stored behind a bounded
-//! queue, in a [`TraceStore`]; no call is ever failed or slowed for it. A [`Trace`](record::Trace)
+//! queue, in a [`TraceStore`]; no call is ever failed or slowed for it. A [`Trace`]
 //! displays as a picture for a terminal.
 //!
 //! # Example

@@ -62,6 +62,9 @@ struct Place {
 /// does: the user's code that runs in between may panic.
 struct Counted(Option<Arc<Live>>);
 
+/// Calls that a scope has room for from the start.
+const USUAL_CALLS: usize = 64;
+
 // ===== impl Live =====
 
 impl Live {
@@ -139,6 +142,8 @@ impl Live {
             };
             let longest = hub.map_or(128, |hub| hub.config.max_name);
             buffer.name = buffer.words.keep(&name, longest);
+            // So that its calls, a usual number of them, make it grow no more.
+            buffer.children.reserve(USUAL_CALLS);
             buffer
         });
         let known = OnceLock::new();
@@ -350,7 +355,7 @@ impl Settle for Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.lock().take() {
+        if let Some(buffer) = self.buffer.get_mut().take() {
             self.hand_over(buffer);
         }
     }

@@ -36,7 +36,7 @@ pub struct Trace {
     pub status: Status,
     /// What the caller noted.
     pub attributes: Vec<(String, String)>,
-    /// Outputs and events of the scope itself, and why it failed.
+    /// What came out of the scope itself, if that was noted.
     pub output: Option<Output>,
     /// The text of the error that the scope itself ended in.
     pub error: Option<String>,
@@ -156,7 +156,7 @@ pub struct Event {
     pub what: Cow<'static, str>,
     /// The whole sentence, with the reason and its numbers.
     pub why: String,
-    /// How long the wait is that it begins.
+    /// How long the wait is that it begins, for `retrying`, or ends, for `waited`.
     pub wait: Option<Duration>,
 }
 

@@ -140,7 +140,13 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
     let refused = Status::of(&end.outcome) == Status::Rejected;
     if seen.is_empty() && !refused {
         // Nobody retries: the call is its one attempt, and has the call's own span on the wire.
-        let whole = Seen { started: Some(buffer.head.started), ..Seen::default() };
+        // It began when it had its turn.
+        let waits = buffer
+            .events
+            .iter()
+            .filter(|note| matches!(note.what, Noted::Told(What::Waited { .. })));
+        let started = waits.map(|note| note.at).max().unwrap_or(buffer.head.started);
+        let whole = Seen { started: Some(started), ..Seen::default() };
         let span = buffer.head.context.span_id;
         return vec![attempt(1, span, &whole, start, end)];
     }
@@ -205,10 +211,12 @@ fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
     }
 }
 
-/// How long the wait is that an event begins.
+/// How long the wait is that an event begins or ends.
 fn wait(note: &Note) -> Option<Duration> {
     match note.what {
-        Noted::Told(What::Retrying { delay, .. }) => Some(delay),
+        Noted::Told(What::Retrying { delay: wait, .. } | What::Waited { waited: wait, .. }) => {
+            Some(wait)
+        }
         _ => None,
     }
 }

@@ -149,7 +149,7 @@ impl Waterfall<'_> {
         let style = Style::of(call.status);
         self.row(f, &label, Style::Bold, &bar::of_call(axis, call), style, call.duration, what)?;
         let is_plain = matches!(&*call.attempts, [] | [Attempt { number: 1, .. }])
-            && call.events.iter().all(|event| event.wait.is_none());
+            && call.events.iter().all(|event| event.what != "retrying");
         if is_plain {
             return Ok(());
         }
@@ -258,9 +258,8 @@ impl Waterfall<'_> {
             let margin = format!("{at:>8}  {attempt:<3} {teller}  ");
             let style = match &*event.what {
                 "rejected" | "timed_out" | "gave_up" => Style::Red,
-                "retrying" | "slow" | "state_changed" | "overflowed" | "would_reject" => {
-                    Style::Yellow
-                }
+                "retrying" | "slow" | "state_changed" | "overflowed" | "would_reject"
+                | "held_back" => Style::Yellow,
                 _ => Style::Plain,
             };
             // The row says already which attempt it is about.

@@ -1,6 +1,7 @@
 //! What a person sees.
 
 use portcullis_breaker::BreakerLayer;
+use portcullis_ratelimit::RateLimitLayer;
 use portcullis_retry::{Backoff, Jitter, RetryLayer};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
 use portcullis_timeout::TimeoutLayer;
@@ -149,4 +150,25 @@ async fn a_trace_of_nothing_and_one_of_no_time_are_pictures_too() {
         assert!(picture.contains("success in 0"));
         assert!(widest(&picture) <= 80);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_ones_turn_is_hatched_and_the_attempt_follows_it() {
+    let recorder = recorder();
+    let layer = TraceLayer::builder("search").recorder(&recorder).build().unwrap();
+    let limit = RateLimitLayer::builder("model").rate(10, SECOND).burst(1).max_wait(SECOND);
+    let mut limited = layer.layer(limit.build().unwrap().layer(answering([200])));
+    for _ in 0..2 {
+        send(&mut limited, "x").await.unwrap();
+    }
+
+    let trace = &stored(&recorder).await[1];
+    println!("{trace}");
+    let call = &trace.calls[0];
+    let waited = call.events.iter().find(|event| event.what == "waited").unwrap();
+    assert_eq!((waited.offset, waited.wait), (90 * MS, Some(90 * MS)));
+    assert_eq!((call.attempts[0].started, call.attempts[0].ended_after), (90 * MS, 10 * MS));
+    let picture = trace.to_string();
+    let bar = picture.lines().find(|line| line.starts_with("search  ")).unwrap();
+    assert!(bar.contains("░░░░░░░░██"), "{picture}");
 }

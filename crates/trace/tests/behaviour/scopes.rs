@@ -16,7 +16,7 @@ use crate::fakes::{MS, SECOND, config, one, recorder, stored};
 type Inner = ScriptedService<(), u16>;
 
 fn client(recorder: &Recorder, name: &'static str) -> Traced<Inner> {
-    let inner = ScriptedService::respond_with(|(), _| Step::Ok(200).after(1Duration::ZERO));
+    let inner = ScriptedService::respond_with(|(), _| Step::Ok(200).after(10 * MS));
     TraceLayer::builder(name).recorder(recorder).build().unwrap().layer(inner)
 }
 
@@ -39,12 +39,15 @@ async fn joined_calls_are_children_of_their_scope_at_the_same_time() {
 
     let trace = one(&recorder).await;
     assert_eq!((&*trace.name, trace.status), ("answer question", Status::Success));
-    assert_eq!(trace.duration, 1Duration::ZERO);
+    assert_eq!(trace.duration, 10 * MS);
     assert_eq!(names(&trace.calls), ["a", "b"]);
     let pairs = [("user", "7"), ("found", "true")].map(|(k, v)| (k.to_owned(), v.to_owned()));
     assert_eq!(trace.attributes, pairs);
     for call in &trace.calls {
-        assert_eq!((call.parent, call.started, call.duration), (Some(trace.span), Duration::ZERO, 1Duration::ZERO));
+        assert_eq!(
+            (call.parent, call.started, call.duration),
+            (Some(trace.span), Duration::ZERO, 10 * MS)
+        );
     }
 }
 
@@ -89,7 +92,7 @@ async fn a_trace_waits_for_the_last_call_that_is_open_when_its_scope_ends() {
     late.unwrap().await.unwrap().unwrap();
 
     let trace = one(&recorder).await;
-    assert_eq!((trace.duration, trace.calls[0].duration), (Duration::ZERO, 1Duration::ZERO));
+    assert_eq!((trace.duration, trace.calls[0].duration), (Duration::ZERO, 10 * MS));
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +130,7 @@ async fn nested_scopes_nest_and_calls_know_which_they_are_in() {
     assert_eq!((first.parent, step.parent), (Some(trace.span), Some(trace.span)));
     assert_eq!(second.parent, Some(step.span));
     assert_eq!(step.attributes, [("n".to_owned(), "1".to_owned())]);
-    assert_eq!((step.started, step.duration, step.status), (1Duration::ZERO, 1Duration::ZERO, Status::Success));
+    assert_eq!((step.started, step.duration, step.status), (10 * MS, 10 * MS, Status::Success));
 }
 
 #[tokio::test(start_paused = true)]
