@@ -15,7 +15,7 @@ use portcullis::{
 };
 use tower::{Layer, ServiceExt};
 
-use crate::support::{HyperClient, Reply, SOON, Upstream, build, client, stack};
+use crate::support::{HyperClient, Reply, SOON, Upstream, breaker, build, client, stack};
 
 #[derive(Clone)]
 struct Out {
@@ -54,7 +54,7 @@ async fn a_stack_applied_per_request_keeps_its_breakers_state() {
     for _ in 0..3 {
         assert_eq!(status(&app).await, StatusCode::INTERNAL_SERVER_ERROR);
     }
-    assert_eq!(stack.breaker().handle().state(), State::Open);
+    assert_eq!(breaker(&stack, &upstream).state(), State::Open);
     assert_eq!(status(&app).await, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(upstream.requests(), 3);
 }

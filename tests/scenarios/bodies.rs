@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use portcullis::{Elapsed, Error, Phase, State};
 use tower::{Layer, ServiceExt};
 
-use crate::support::{Reply, SOON, Upstream, build, client, eventually, stack};
+use crate::support::{Reply, SOON, Upstream, breaker, build, client, eventually, stack};
 
 #[tokio::test]
 async fn bodies_that_are_cut_open_the_breaker_though_every_head_was_good() {
@@ -21,7 +21,7 @@ async fn bodies_that_are_cut_open_the_breaker_though_every_head_was_good() {
         let error: Error = response.into_body().collect().await.unwrap_err();
         assert!(error.is::<hyper::Error>(), "{error:?}");
     }
-    assert_eq!(stack.breaker().handle().state(), State::Open);
+    assert_eq!(breaker(&stack, &upstream).state(), State::Open);
     // A call whose head was handed up is committed: it is not sent again.
     assert_eq!(upstream.requests(), 3);
 }
@@ -39,7 +39,7 @@ async fn the_total_limit_covers_the_body() {
     let took = started.elapsed();
     assert!(took >= SOON && took < SOON * 3, "{took:?}");
 
-    assert_eq!(stack.breaker().handle().snapshot().counts.failures, 1);
+    assert_eq!(breaker(&stack, &upstream).snapshot().counts.failures, 1);
     eventually("the stalled connection is closed", || upstream.connections() == 0).await;
 }
 
@@ -50,7 +50,7 @@ async fn an_idle_limit_ends_a_stalled_stream_and_counts_for_the_breaker_below_it
     let response = stack.layer(client()).oneshot(upstream.get("/")).await.unwrap();
     let error = response.into_body().collect().await.unwrap_err();
     assert_eq!(error.find::<Elapsed>().unwrap().phase(), Phase::Idle);
-    assert_eq!(stack.breaker().handle().snapshot().counts.failures, 1);
+    assert_eq!(breaker(&stack, &upstream).snapshot().counts.failures, 1);
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn whoever_reads_the_status_and_drops_the_body_leaves_a_success() {
     for _ in 0..5 {
         drop(service.clone().oneshot(upstream.get("/")).await.unwrap());
     }
-    let counts = stack.breaker().handle().snapshot().counts;
+    let counts = breaker(&stack, &upstream).snapshot().counts;
     assert_eq!((counts.total, counts.failures), (5, 0));
 }
 
@@ -70,10 +70,10 @@ async fn the_verdict_waits_for_the_end() {
     let upstream = Upstream::always(Reply::Whole(200, "all of it")).await;
     let stack = build(stack());
     let response = stack.layer(client()).oneshot(upstream.get("/")).await.unwrap();
-    assert_eq!(stack.breaker().handle().snapshot().counts.total, 0);
+    assert_eq!(breaker(&stack, &upstream).snapshot().counts.total, 0);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "all of it");
-    assert_eq!(stack.breaker().handle().snapshot().counts.total, 1);
+    assert_eq!(breaker(&stack, &upstream).snapshot().counts.total, 1);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_response_without_a_body_is_over_at_its_head() {
     let upstream = Upstream::always(Reply::Whole(204, "")).await;
     let stack = build(stack());
     let response = stack.layer(client()).oneshot(upstream.get::<Full<Bytes>>("/")).await.unwrap();
-    assert_eq!(stack.breaker().handle().snapshot().counts.total, 1);
+    assert_eq!(breaker(&stack, &upstream).snapshot().counts.total, 1);
     drop(response);
-    assert_eq!(stack.breaker().handle().snapshot().counts.total, 1);
+    assert_eq!(breaker(&stack, &upstream).snapshot().counts.total, 1);
 }

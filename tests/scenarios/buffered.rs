@@ -4,7 +4,7 @@ use http::StatusCode;
 use portcullis::{RejectionKind, State, call, find_rejection};
 use tower::{Layer, Service, ServiceExt, buffer::BufferLayer};
 
-use crate::support::{Reply, SOON, Upstream, build, client, stack};
+use crate::support::{Reply, SOON, Upstream, breaker, build, client, stack};
 
 #[tokio::test]
 async fn under_a_buffer_refusals_do_not_kill_it() {
@@ -22,7 +22,7 @@ async fn under_a_buffer_refusals_do_not_kill_it() {
         let error = service.ready().await.unwrap().call(upstream.get("/")).await.unwrap_err();
         assert_eq!(find_rejection(error.as_ref()).unwrap().kind(), RejectionKind::Open);
     }
-    stack.breaker().handle().reset();
+    breaker(&stack, &upstream).reset();
     let response = service.ready().await.unwrap().call(upstream.get("/")).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
 }
@@ -39,7 +39,7 @@ async fn over_a_buffer_limits_and_counts_hold() {
     let error = stack.layer(buffered).oneshot(upstream.get("/")).await.unwrap_err();
     assert_eq!(error.rejection().unwrap().kind(), RejectionKind::Elapsed);
     assert_eq!(upstream.requests(), 3);
-    assert_eq!(stack.breaker().handle().state(), State::Open);
+    assert_eq!(breaker(&stack, &upstream).state(), State::Open);
 }
 
 #[tokio::test]

@@ -6,10 +6,10 @@ use portcullis::{HttpStack, State, retry::Backoff};
 use std::{pin::pin, task::Poll, time::Duration};
 use tower::{Layer, ServiceExt};
 
-use crate::support::{Reply, SOON, Upstream, build, client, eventually, stack};
+use crate::support::{Reply, SOON, Upstream, breaker, build, client, eventually, stack};
 
-fn nothing_is_out(stack: &HttpStack) -> bool {
-    stack.breaker().handle().snapshot().probes == 0
+fn nothing_is_out(stack: &HttpStack, upstream: &Upstream) -> bool {
+    breaker(stack, upstream).snapshot().probes == 0
         && stack.retry().budget().unwrap().waiting() == 0
 }
 
@@ -45,7 +45,7 @@ async fn whatever_stage_a_call_is_dropped_at_everything_comes_back() {
             assert!(polls < 100, "the call never ends: {reply:?}");
             let stack = build(stack());
             let over = give_up_after(polls, &stack, &upstream).await;
-            assert!(nothing_is_out(&stack), "{reply:?} after {polls} polls");
+            assert!(nothing_is_out(&stack, &upstream), "{reply:?} after {polls} polls");
             if over {
                 break;
             }
@@ -70,7 +70,7 @@ async fn a_probe_that_is_given_up_hands_its_slot_to_the_next() {
         let response = service.clone().oneshot(upstream.get("/fail")).await.unwrap();
         let _ = response.into_body().collect().await;
     }
-    let breaker = stack.breaker().handle();
+    let breaker = breaker(&stack, &upstream);
     assert_eq!(breaker.state(), State::Open);
     tokio::time::sleep(Duration::from_millis(2)).await;
 

@@ -23,13 +23,13 @@ async fn a_question_mark_takes_it_into_what_people_use() {
     }
     async fn boxed() -> Result<(), Box<dyn StdError>> {
         let stack = build(stack());
-        stack.breaker().handle().force_open();
+        stack.breaker().handles().get_or_create("").force_open();
         stack.layer(client()).oneshot(Default::default()).await?;
         Ok(())
     }
     async fn boxed_send() -> Result<(), BoxError> {
         let stack = build(stack());
-        stack.breaker().handle().force_open();
+        stack.breaker().handles().get_or_create("").force_open();
         stack.layer(client()).oneshot(Default::default()).await?;
         Ok(())
     }

@@ -18,7 +18,7 @@ use portcullis::{
 };
 use tower::{Layer, Service, ServiceExt};
 
-use crate::support::{LATE, Reply, SOON, Upstream, build, client, eventually, stack};
+use crate::support::{LATE, Reply, SOON, Upstream, breaker, build, client, eventually, stack};
 
 #[tokio::test]
 async fn a_hung_upstream_is_a_timeout_of_the_attempt_and_of_the_breaker() {
@@ -31,7 +31,7 @@ async fn a_hung_upstream_is_a_timeout_of_the_attempt_and_of_the_breaker() {
     );
     let error = stack.layer(client()).oneshot(upstream.get("/")).await.unwrap_err();
     assert_eq!(error.find(), Some(&Elapsed::new("upstream", Phase::Attempt, SOON)));
-    let counts = stack.breaker().handle().snapshot().counts;
+    let counts = breaker(&stack, &upstream).snapshot().counts;
     assert_eq!((counts.total, counts.failures), (1, 1));
 }
 
@@ -58,10 +58,11 @@ async fn the_total_limit_ends_attempts_and_waits_alike() {
 async fn a_refused_connection_is_tried_again_whatever_the_method() {
     let refusing = Upstream::refusing().await;
     let stack = build(stack().breaker(|breaker| breaker.consecutive_failures(10)));
+    let host = refusing.authority().unwrap().to_string();
     let request = Request::post(refusing).body(Full::<Bytes>::default()).unwrap();
     let error = stack.layer(client()).oneshot(request).await.unwrap_err();
     assert!(error.find::<hyper_util::client::legacy::Error>().unwrap().is_connect());
-    assert_eq!(stack.breaker().handle().snapshot().counts.failures, 3);
+    assert_eq!(stack.breaker().handles().get(&host).unwrap().snapshot().counts.failures, 3);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //!
 //! All are additive. `stack` and `tracing` are on by default.
 //!
-//! - `breaker`, `retry`, `timeout`: the layers, each by itself.
+//! - `breaker`, `ratelimit`, `retry`, `timeout`, `trace`: the layers, each by itself.
 //! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
 //! - `stack`: the ready-made [`Stack`] of them all.
 //! - `tracing`: the [`Tracing`] observer.
@@ -19,13 +19,17 @@ pub use portcullis_core::*;
 pub use portcullis_breaker as breaker;
 #[cfg(feature = "http")]
 pub use portcullis_http as http;
+#[cfg(feature = "ratelimit")]
+pub use portcullis_ratelimit as ratelimit;
 #[cfg(feature = "retry")]
 pub use portcullis_retry as retry;
 #[cfg(feature = "timeout")]
 pub use portcullis_timeout as timeout;
+#[cfg(feature = "trace")]
+pub use portcullis_trace as trace;
 
 #[cfg(feature = "stack")]
-pub use self::stack::{HttpStack, Preset, ResponseBody, Stack, StackBuilder};
+pub use self::stack::{DescribeHttp, HttpStack, Preset, ResponseBody, Stack, StackBuilder};
 
 /// What most programs that use Portcullis name.
 pub mod prelude {
@@ -33,12 +37,17 @@ pub mod prelude {
     pub use portcullis_breaker::BreakerLayer;
     #[cfg(feature = "http")]
     pub use portcullis_http::{
-        BufferBody, CloneBody, GrpcClassifier, HttpClassifier, PropagateLayer, RejectionsLayer,
+        BufferBody, ByHost, CloneBody, GrpcClassifier, HttpClassifier, PropagateLayer,
+        RejectionsLayer,
     };
+    #[cfg(feature = "ratelimit")]
+    pub use portcullis_ratelimit::RateLimitLayer;
     #[cfg(feature = "retry")]
     pub use portcullis_retry::RetryLayer;
     #[cfg(feature = "timeout")]
     pub use portcullis_timeout::TimeoutLayer;
+    #[cfg(feature = "trace")]
+    pub use portcullis_trace::{Recorder, TraceLayer, TraceScope};
 
     #[cfg(feature = "stack")]
     pub use crate::Stack;
@@ -56,10 +65,14 @@ mod pages {
     mod core {}
     #[doc = include_str!("../../../docs/http.md")]
     mod http {}
+    #[doc = include_str!("../../../docs/ratelimit.md")]
+    mod ratelimit {}
     #[doc = include_str!("../../../docs/retry.md")]
     mod retry {}
     #[doc = include_str!("../../../docs/stack.md")]
     mod stack {}
     #[doc = include_str!("../../../docs/timeout.md")]
     mod timeout {}
+    #[doc = include_str!("../../../docs/trace.md")]
+    mod trace {}
 }

@@ -8,11 +8,13 @@ use http_body_util::Full;
 use portcullis::{
     ByResult, Event, HttpStack, Outcome, Preset, Registry, ResponseBody, Stack, StackBuilder,
     State,
-    breaker::{BreakerLayer, Handle, Mode},
+    breaker::{BreakerLayer, Handle, Handles, Mode},
     http::{GrpcClassifier, HttpClassifier},
+    ratelimit::KeyedLimiter,
     retry::Budget,
     sync::Mutex,
     timeout::{Elapsed, TimeoutLayer},
+    trace::Recorder,
 };
 use portcullis_testkit::{
     Script, ScriptedService, Step, TestError, assert_clone, assert_send, assert_sync, contract,
@@ -43,7 +45,7 @@ async fn every_preset_is_valid_and_answers() {
 #[tokio::test(start_paused = true)]
 async fn the_development_breaker_only_tells() {
     let stack = Stack::development("search").build().unwrap();
-    assert_eq!(stack.breaker().handle().config().mode, Mode::Disabled);
+    assert_eq!(stack.breaker().handles().get_or_create("x").config().mode, Mode::Disabled);
     let service = stack.layer(answering(StatusCode::INTERNAL_SERVER_ERROR));
     for _ in 0..50 {
         let response = service.clone().oneshot(Request::default()).await;
@@ -57,16 +59,23 @@ fn a_bad_setting_is_named_and_registers_nothing() {
     let stack = Stack::production("search").breaker(|breaker| breaker.failure_rate(1.2));
     let invalid = stack.register_in(&registry).build().unwrap_err();
     assert_eq!(invalid.field(), "failure_rate");
-    assert!(registry.get::<Handle>("search").is_none());
+    assert_eq!(
+        invalid.to_string(),
+        "search: breaker: failure_rate is 1.2, allowed is above 0 and at most 1, or off"
+    );
+    assert!(registry.get::<Handles>("search").is_none());
 }
 
 #[test]
 fn handles_are_filed_under_the_targets_name() {
     let registry = Registry::new();
     let stack = Stack::production("search").register_in(&registry).build().unwrap();
-    registry.get::<Handle>("search").unwrap().force_open();
-    assert_eq!(stack.breaker().handle().state(), State::ForcedOpen);
+    registry.get::<Handles>("search").unwrap().get_or_create("a.test").force_open();
+    let breaker = stack.breaker().handles().get("a.test").unwrap();
+    assert_eq!(breaker.state(), State::ForcedOpen);
     assert_eq!(registry.get::<Budget>("search").unwrap().waiting(), 0);
+    assert!(registry.get::<KeyedLimiter>("search").unwrap().is_empty());
+    assert_eq!(registry.get::<Recorder>("search").unwrap().counts().seen, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +118,8 @@ async fn every_part_can_be_replaced_or_left_out() {
     assert_eq!(error.find::<Elapsed>().unwrap().limit(), Duration::from_secs(1));
     assert_eq!(shared.snapshot().counts.failures, 1);
 
-    let bare = stack().without_total().without_retry().without_breaker().without_attempt();
+    let bare = stack().without_trace().without_total().without_retry();
+    let bare = bare.without_limit().without_breaker().without_attempt();
     let response = bare.layer(answering(StatusCode::BAD_GATEWAY)).oneshot(Request::default());
     assert_eq!(response.await.unwrap().status(), 502);
 }
@@ -124,7 +134,7 @@ async fn every_layer_judges_by_the_same_classifier() {
     let response = stack.layer(inner).oneshot(Request::default()).await.unwrap();
     drop(response);
     assert_eq!(journal.calls(), 1);
-    assert_eq!(stack.breaker().handle().snapshot().counts.failures, 0);
+    assert_eq!(stack.breaker().handles().get_or_create("").snapshot().counts.failures, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,7 +35,8 @@ pub(crate) async fn run(args: &Args) -> Result<Summary, Box<dyn Error>> {
     let stack_upstream = Upstream::start(script, course.start)?;
     let (bare, under_stack) = (client::bare(), client::bare());
     let (bare_log, stack_log) = (bare.log().clone(), under_stack.log().clone());
-    let (stack, handle) = stack::client(under_stack, args.seed)?;
+    let (stack, handle) =
+        stack::client(under_stack, &stack_upstream.addr().to_string(), args.seed)?;
 
     let (bare_progress, stack_progress) = (Arc::default(), Arc::default());
     let live = Live::start(

@@ -38,7 +38,7 @@ pub(crate) struct Handle {
 /// # Errors
 ///
 /// When a setting is out of its range.
-pub(crate) fn client(inner: Bare, seed: u64) -> Result<(Stacked, Handle), Invalid> {
+pub(crate) fn client(inner: Bare, host: &str, seed: u64) -> Result<(Stacked, Handle), Invalid> {
     let watch = Watch::default();
     let mut budget = BudgetConfig::default();
     // Three of ten calls fail for as long as the run is told to last, and three of ten retries: the
@@ -62,7 +62,7 @@ pub(crate) fn client(inner: Bare, seed: u64) -> Result<(Stacked, Handle), Invali
         })
         .observe(watch.clone())
         .build()?;
-    let breaker = stack.breaker().handle();
+    let breaker = stack.breaker().handles().get_or_create(host);
     Ok((stack.layer(inner), Handle { watch, breaker, budget }))
 }
 

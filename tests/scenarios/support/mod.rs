@@ -12,6 +12,7 @@ use hyper_util::{
 };
 use portcullis::{
     HttpStack, Stack, StackBuilder,
+    breaker::Handle,
     retry::{Backoff, Jitter},
 };
 
@@ -42,6 +43,11 @@ pub(crate) fn stack() -> StackBuilder {
 
 pub(crate) fn build(stack: StackBuilder) -> HttpStack {
     stack.build().expect("the settings are valid")
+}
+
+/// The breaker of the upstream's host.
+pub(crate) fn breaker(stack: &HttpStack, upstream: &Upstream) -> Handle {
+    stack.breaker().handles().get_or_create(&upstream.host())
 }
 
 /// Lets other tasks run until `condition` holds, or fails the test.

@@ -91,6 +91,11 @@ impl Upstream {
         uri(self.addr, path)
     }
 
+    /// What a breaker knows it by.
+    pub(crate) fn host(&self) -> String {
+        self.addr.to_string()
+    }
+
     pub(crate) fn get<B: Default>(&self, path: &str) -> Request<B> {
         self.request(Method::GET, path, B::default())
     }

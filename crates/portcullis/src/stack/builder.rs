@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use portcullis_breaker::{BreakerBuilder, BreakerLayer, Handle};
+use portcullis_breaker::{self as breaker, BreakerBuilder, BreakerLayer};
 use portcullis_core::{Event, Invalid, Observer, Registry};
-use portcullis_http::{CloneBody, HttpClassifier, PropagateLayer};
+use portcullis_http::{ByHost, CloneBody, HttpClassifier, PropagateLayer};
+use portcullis_ratelimit::{self as ratelimit, RateLimitBuilder, RateLimitLayer};
 use portcullis_retry::{RetryBuilder, RetryLayer};
 use portcullis_timeout::{TimeoutBuilder, TimeoutLayer};
+use portcullis_trace::{Recorder, TraceBuilder, TraceConfig, TraceLayer};
 
-use super::{HttpStack, Preset, Stack};
+use super::{DescribeHttp, HttpStack, Preset, Stack};
 
 /// A [`Stack`] in the making. Begin one with [`Stack::production`], [`Stack::staging`] or
 /// [`Stack::development`].
@@ -34,13 +36,20 @@ use super::{HttpStack, Preset, Stack};
 #[must_use = "a builder does nothing until `build`"]
 pub struct StackBuilder<K = CloneBody, C = HttpClassifier> {
     name: Arc<str>,
+    trace: TraceBuilder<C, DescribeHttp>,
+    recorder: Option<Recorder>,
+    traces: TraceConfig,
     total: TimeoutBuilder<C>,
     retry: RetryBuilder<K, C>,
-    breaker: BreakerBuilder<C>,
+    limit: LimitBuilder<C>,
+    breaker: HostBreakerBuilder<C>,
     attempt: TimeoutBuilder<C>,
     propagate: PropagateLayer,
     registry: Option<Registry>,
 }
+
+type LimitBuilder<C> = RateLimitBuilder<C, ratelimit::KeyFn<ByHost>>;
+type HostBreakerBuilder<C> = BreakerBuilder<C, breaker::KeyFn<ByHost>>;
 
 // ===== impl StackBuilder =====
 
@@ -49,17 +58,22 @@ impl StackBuilder {
     pub fn new(name: &str, preset: Preset) -> Self {
         let http = HttpClassifier::new();
         let name: Arc<str> = name.into();
+        let timeout = || TimeoutLayer::builder(name.clone()).classify(http.clone());
         Self {
-            total: TimeoutLayer::builder(name.clone())
-                .config(preset.total())
-                .classify(http.clone()),
+            trace: TraceLayer::builder(name.clone()).describe(DescribeHttp).classify(http.clone()),
+            recorder: None,
+            traces: preset.trace(),
+            total: timeout().config(preset.total()),
             retry: RetryLayer::builder(name.clone(), CloneBody)
                 .config(preset.retry())
                 .classify(http.clone()),
-            breaker: BreakerLayer::builder(name.clone())
+            limit: RateLimitLayer::keyed_by(name.clone(), ByHost)
+                .config(preset.limit())
+                .classify(http.clone()),
+            breaker: BreakerLayer::keyed_by(name.clone(), ByHost)
                 .config(preset.breaker())
                 .classify(http.clone()),
-            attempt: TimeoutLayer::builder(name.clone()).config(preset.attempt()).classify(http),
+            attempt: timeout().config(preset.attempt()),
             propagate: PropagateLayer::new(),
             registry: None,
             name,
@@ -80,8 +94,17 @@ impl<K, C> StackBuilder<K, C> {
         self
     }
 
-    /// Sets the breaker.
-    pub fn breaker(mut self, set: impl FnOnce(BreakerBuilder<C>) -> BreakerBuilder<C>) -> Self {
+    /// Sets the rate limits, one for each host.
+    pub fn limit(mut self, set: impl FnOnce(LimitBuilder<C>) -> LimitBuilder<C>) -> Self {
+        self.limit = set(self.limit);
+        self
+    }
+
+    /// Sets the breakers, one for each host.
+    pub fn breaker(
+        mut self,
+        set: impl FnOnce(HostBreakerBuilder<C>) -> HostBreakerBuilder<C>,
+    ) -> Self {
         self.breaker = set(self.breaker);
         self
     }
@@ -89,6 +112,19 @@ impl<K, C> StackBuilder<K, C> {
     /// Sets the timeout of each attempt.
     pub fn attempt(mut self, set: impl FnOnce(TimeoutBuilder<C>) -> TimeoutBuilder<C>) -> Self {
         self.attempt = set(self.attempt);
+        self
+    }
+
+    /// Has traces recorded by a recorder that there is already, which several stacks and scopes may
+    /// share. Without one, the stack has a recorder of its own, with a store in memory.
+    pub fn recorder(mut self, recorder: &Recorder) -> Self {
+        self.recorder = Some(recorder.clone());
+        self
+    }
+
+    /// The share of unremarkable traces that the stack's own recorder keeps, from 0 to 1.
+    pub fn sample_rate(mut self, rate: f64) -> Self {
+        self.traces.sample_rate = rate;
         self
     }
 
@@ -103,8 +139,12 @@ impl<K, C> StackBuilder<K, C> {
     pub fn keep<K2>(self, keep: K2) -> StackBuilder<K2, C> {
         StackBuilder {
             name: self.name,
+            trace: self.trace,
+            recorder: self.recorder,
+            traces: self.traces,
             total: self.total,
             retry: self.retry.keep(keep),
+            limit: self.limit,
             breaker: self.breaker,
             attempt: self.attempt,
             propagate: self.propagate,
@@ -116,8 +156,12 @@ impl<K, C> StackBuilder<K, C> {
     pub fn classify<C2: Clone>(self, classify: C2) -> StackBuilder<K, C2> {
         StackBuilder {
             name: self.name,
+            trace: self.trace.classify(classify.clone()),
+            recorder: self.recorder,
+            traces: self.traces,
             total: self.total.classify(classify.clone()),
             retry: self.retry.classify(classify.clone()),
+            limit: self.limit.classify(classify.clone()),
             breaker: self.breaker.classify(classify.clone()),
             attempt: self.attempt.classify(classify),
             propagate: self.propagate,
@@ -132,15 +176,18 @@ impl<K, C> StackBuilder<K, C> {
             let observer = observer.clone();
             move |event: &Event<'_>| observer.on_event(event)
         };
+        self.trace = self.trace.observe(tell());
         self.total = self.total.observe(tell());
+        self.limit = self.limit.observe(tell());
         self.retry = self.retry.observe(tell());
         self.breaker = self.breaker.observe(tell());
         self.attempt = self.attempt.observe(tell());
         self
     }
 
-    /// Files the breaker's [`Handle`] and the retry [`Budget`](portcullis_retry::Budget) under the
-    /// target's name once the stack is built.
+    /// Files under the target's name, once the stack is built, what it can be watched and steered by:
+    /// [`breaker::Handles`], [`ratelimit::KeyedLimiter`], the retry
+    /// [`Budget`](portcullis_retry::Budget) and the [`Recorder`].
     pub fn register_in(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
@@ -150,21 +197,35 @@ impl<K, C> StackBuilder<K, C> {
     ///
     /// # Errors
     ///
-    /// The first setting that is out of its range; nothing is registered then.
+    /// The first setting that is out of its range, with the part it belongs to; nothing is registered
+    /// then.
     pub fn build(self) -> Result<HttpStack<K, C>, Invalid> {
+        let Self { name, registry, .. } = &self;
+        let (name, registry) = (name.clone(), registry.clone());
+        let at = |part: &'static str| {
+            let name = name.clone();
+            move |invalid: Invalid| invalid.within(format!("{name}: {part}"))
+        };
+        let recorder = match self.recorder {
+            Some(recorder) => recorder,
+            None => Recorder::builder().config(self.traces).build().map_err(at("trace"))?,
+        };
         let stack = Stack {
-            total: self.total.build()?,
-            retry: self.retry.build()?,
-            breaker: self.breaker.build()?,
-            attempt: self.attempt.build()?,
+            trace: self.trace.recorder(&recorder).build().map_err(at("trace"))?,
+            total: self.total.build().map_err(at("total"))?,
+            retry: self.retry.build().map_err(at("retry"))?,
+            limit: self.limit.build().map_err(at("limit"))?,
+            breaker: self.breaker.build().map_err(at("breaker"))?,
+            attempt: self.attempt.build().map_err(at("attempt"))?,
             propagate: self.propagate,
         };
-        if let Some(registry) = self.registry {
-            let handle: Handle = stack.breaker.handle();
-            registry.insert(self.name.clone(), handle);
+        if let Some(registry) = registry {
+            registry.insert(name.clone(), stack.breaker.handles());
+            registry.insert(name.clone(), stack.limit.limiters());
             if let Some(budget) = stack.retry.budget() {
-                registry.insert(self.name, budget.clone());
+                registry.insert(name.clone(), budget.clone());
             }
+            registry.insert(name, recorder);
         }
         Ok(stack)
     }

@@ -1,27 +1,32 @@
 //! The ready-made stack for one target.
 
 mod builder;
+mod describe;
 mod preset;
 
-use portcullis_breaker::BreakerLayer;
-use portcullis_http::{Body, CloneBody, HttpClassifier, PropagateLayer};
+use portcullis_breaker::{self as breaker, BreakerLayer};
+use portcullis_http::{Body, ByHost, CloneBody, HttpClassifier, PropagateLayer};
+use portcullis_ratelimit::{self as ratelimit, RateLimitLayer};
 use portcullis_retry::RetryLayer;
 use portcullis_timeout::TimeoutLayer;
+use portcullis_trace::TraceLayer;
 use tower_layer::{Identity, Layer};
 
-pub use self::{builder::StackBuilder, preset::Preset};
+pub use self::{builder::StackBuilder, describe::DescribeHttp, preset::Preset};
 
 /// The layers in front of one target, in the order that serves HTTP clients best:
 ///
 /// ```text
-/// request → total timeout → retry → breaker → attempt timeout → propagate → client
+/// request → trace → total timeout → retry → rate limit → breaker → attempt timeout → propagate
+///         → client
 /// ```
 ///
-/// The deadline of the call is known to all; each attempt of a retry is admitted, counted and timed
-/// by itself; the verdict falls at the end of the response's body.
+/// Every decision is in the call's trace; the deadline of the call is known to all; each attempt of a
+/// retry pays for itself, is admitted, counted and timed by itself; the verdict falls at the end of the
+/// response's body. Limits and breakers are kept by host.
 ///
 /// A stack is a [`Layer`]. It holds the state: apply it, or a clone, as often as you like, and all
-/// its services share one breaker and one budget.
+/// its services share one budget, and one breaker and one limit for each host.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -36,27 +41,39 @@ pub use self::{builder::StackBuilder, preset::Preset};
 ///
 /// let request = http::Request::get("http://payments.internal/health").body(Full::default())?;
 /// let response = stack.layer(client).oneshot(request).await?;
-/// println!("{} with the breaker {}", response.status(), stack.breaker().handle().state());
+/// println!("{}", response.status());
+/// for (host, breaker) in stack.breaker().handles().all() {
+///     println!("{host}: {}", breaker.state());
+/// }
 /// # Ok(()) }
 /// ```
 ///
 /// Every part can be set through the [builder](StackBuilder), and replaced by any other layer
 /// through `with_…`, or left out through `without_…`.
 #[derive(Clone, Debug)]
-pub struct Stack<Total, Retry, Breaker, Attempt, Propagate> {
+pub struct Stack<Trace, Total, Retry, Limit, Breaker, Attempt, Propagate> {
+    trace: Trace,
     total: Total,
     retry: Retry,
+    limit: Limit,
     breaker: Breaker,
     attempt: Attempt,
     propagate: Propagate,
 }
 
 /// A [`Stack`] as its builder makes it.
-pub type HttpStack<K = CloneBody, C = HttpClassifier> =
-    Stack<TimeoutLayer<C>, RetryLayer<K, C>, BreakerLayer<C>, TimeoutLayer<C>, PropagateLayer>;
+pub type HttpStack<K = CloneBody, C = HttpClassifier> = Stack<
+    TraceLayer<C, DescribeHttp>,
+    TimeoutLayer<C>,
+    RetryLayer<K, C>,
+    RateLimitLayer<C, ratelimit::ByKey<ByHost>>,
+    BreakerLayer<C, breaker::ByKey<ByHost>>,
+    TimeoutLayer<C>,
+    PropagateLayer,
+>;
 
 /// The body of a response that has come through an [`HttpStack`].
-pub type ResponseBody<B> = Body<Body<Body<B>>>;
+pub type ResponseBody<B> = Body<Body<Body<Body<B>>>>;
 
 // ===== impl Stack =====
 
@@ -79,7 +96,12 @@ impl HttpStack {
     }
 }
 
-impl<T, R, B, A, P> Stack<T, R, B, A, P> {
+impl<Tr, T, R, Li, B, A, P> Stack<Tr, T, R, Li, B, A, P> {
+    /// The trace layer.
+    pub const fn trace(&self) -> &Tr {
+        &self.trace
+    }
+
     /// The total timeout.
     pub const fn total(&self) -> &T {
         &self.total
@@ -88,6 +110,11 @@ impl<T, R, B, A, P> Stack<T, R, B, A, P> {
     /// The retries.
     pub const fn retry(&self) -> &R {
         &self.retry
+    }
+
+    /// The rate limit.
+    pub const fn limit(&self) -> &Li {
+        &self.limit
     }
 
     /// The breaker.
@@ -100,69 +127,94 @@ impl<T, R, B, A, P> Stack<T, R, B, A, P> {
         &self.attempt
     }
 
+    /// Another layer in place of the trace layer.
+    pub fn with_trace<L>(self, trace: L) -> Stack<L, T, R, Li, B, A, P> {
+        let Self { total, retry, limit, breaker, attempt, propagate, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    }
+
     /// Another layer in place of the total timeout.
-    pub fn with_total<L>(self, total: L) -> Stack<L, R, B, A, P> {
-        let Self { retry, breaker, attempt, propagate, .. } = self;
-        Stack { total, retry, breaker, attempt, propagate }
+    pub fn with_total<L>(self, total: L) -> Stack<Tr, L, R, Li, B, A, P> {
+        let Self { trace, retry, limit, breaker, attempt, propagate, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the retries.
-    pub fn with_retry<L>(self, retry: L) -> Stack<T, L, B, A, P> {
-        let Self { total, breaker, attempt, propagate, .. } = self;
-        Stack { total, retry, breaker, attempt, propagate }
+    pub fn with_retry<L>(self, retry: L) -> Stack<Tr, T, L, Li, B, A, P> {
+        let Self { trace, total, limit, breaker, attempt, propagate, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    }
+
+    /// Another layer in place of the rate limit.
+    pub fn with_limit<L>(self, limit: L) -> Stack<Tr, T, R, L, B, A, P> {
+        let Self { trace, total, retry, breaker, attempt, propagate, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the breaker, such as one that several stacks share.
-    pub fn with_breaker<L>(self, breaker: L) -> Stack<T, R, L, A, P> {
-        let Self { total, retry, attempt, propagate, .. } = self;
-        Stack { total, retry, breaker, attempt, propagate }
+    pub fn with_breaker<L>(self, breaker: L) -> Stack<Tr, T, R, Li, L, A, P> {
+        let Self { trace, total, retry, limit, attempt, propagate, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the timeout of each attempt.
-    pub fn with_attempt<L>(self, attempt: L) -> Stack<T, R, B, L, P> {
-        let Self { total, retry, breaker, propagate, .. } = self;
-        Stack { total, retry, breaker, attempt, propagate }
+    pub fn with_attempt<L>(self, attempt: L) -> Stack<Tr, T, R, Li, B, L, P> {
+        let Self { trace, total, retry, limit, breaker, propagate, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the one that tells the server what the call knows.
-    pub fn with_propagate<L>(self, propagate: L) -> Stack<T, R, B, A, L> {
-        let Self { total, retry, breaker, attempt, .. } = self;
-        Stack { total, retry, breaker, attempt, propagate }
+    pub fn with_propagate<L>(self, propagate: L) -> Stack<Tr, T, R, Li, B, A, L> {
+        let Self { trace, total, retry, limit, breaker, attempt, .. } = self;
+        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    }
+
+    /// No traces.
+    pub fn without_trace(self) -> Stack<Identity, T, R, Li, B, A, P> {
+        self.with_trace(Identity::new())
     }
 
     /// No total timeout.
-    pub fn without_total(self) -> Stack<Identity, R, B, A, P> {
+    pub fn without_total(self) -> Stack<Tr, Identity, R, Li, B, A, P> {
         self.with_total(Identity::new())
     }
 
     /// No retries.
-    pub fn without_retry(self) -> Stack<T, Identity, B, A, P> {
+    pub fn without_retry(self) -> Stack<Tr, T, Identity, Li, B, A, P> {
         self.with_retry(Identity::new())
     }
 
+    /// No rate limit.
+    pub fn without_limit(self) -> Stack<Tr, T, R, Identity, B, A, P> {
+        self.with_limit(Identity::new())
+    }
+
     /// No breaker.
-    pub fn without_breaker(self) -> Stack<T, R, Identity, A, P> {
+    pub fn without_breaker(self) -> Stack<Tr, T, R, Li, Identity, A, P> {
         self.with_breaker(Identity::new())
     }
 
     /// No timeout of each attempt.
-    pub fn without_attempt(self) -> Stack<T, R, B, Identity, P> {
+    pub fn without_attempt(self) -> Stack<Tr, T, R, Li, B, Identity, P> {
         self.with_attempt(Identity::new())
     }
 }
 
-impl<S, T, R, B, A, P> Layer<S> for Stack<T, R, B, A, P>
+impl<S, Tr, T, R, Li, B, A, P> Layer<S> for Stack<Tr, T, R, Li, B, A, P>
 where
     P: Layer<S>,
     A: Layer<P::Service>,
     B: Layer<A::Service>,
-    R: Layer<B::Service>,
+    Li: Layer<B::Service>,
+    R: Layer<Li::Service>,
     T: Layer<R::Service>,
+    Tr: Layer<T::Service>,
 {
-    type Service = T::Service;
+    type Service = Tr::Service;
 
-    fn layer(&self, inner: S) -> T::Service {
+    fn layer(&self, inner: S) -> Tr::Service {
         let inner = self.attempt.layer(self.propagate.layer(inner));
-        self.total.layer(self.retry.layer(self.breaker.layer(inner)))
+        let inner = self.retry.layer(self.limit.layer(self.breaker.layer(inner)));
+        self.trace.layer(self.total.layer(inner))
     }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use portcullis_breaker::{BreakerConfig, Mode, Ramp, Window};
+use portcullis_ratelimit::RateLimitConfig;
 use portcullis_retry::{Backoff, RetryConfig};
 use portcullis_timeout::{Limits, TimeoutConfig};
+use portcullis_trace::TraceConfig;
 
 /// Settings that belong together: which ones, and why, is in the table.
 ///
@@ -15,10 +17,15 @@ use portcullis_timeout::{Limits, TimeoutConfig};
 /// | attempts | 2 | 3 | 3 |
 /// | backoff | 50 ms to 1 s | 100 ms to 5 s | 100 ms to 5 s |
 /// | retry budget | 20 % of calls + 1/s, 100 at most | the same | the same |
-/// | breaker | tells only | on | on |
+/// | rate limit, by host | 10 000/s, after waiting 1 s at most | the same | the same |
+/// | breaker, by host | tells only | on | on |
 /// | trips at | 10 failures in a row, or half of ≥ 20 calls in 10 s | the same, in 10 s | the same, in 60 s |
 /// | open | 1 s to 5 s | 5 s to 1 min | 30 s to 5 min |
 /// | ramp after closing | none | none | 10 s |
+/// | traces kept | all | all | what failed, was slow or retried, and 10 % of the rest |
+///
+/// The rate limit is a fuse rather than a limit until you set one; but a server's `Retry-After` holds
+/// its host's calls back from the start.
 ///
 /// A total limit covers the response's body and so cuts long streams: for those, set `head` and
 /// `idle` limits instead.
@@ -67,6 +74,23 @@ impl Preset {
         let mut config = RetryConfig::default();
         config.max_attempts = attempts;
         config.backoff = Backoff::exponential(initial, seconds(longest));
+        config
+    }
+
+    /// How much may be sent to one host.
+    pub(super) fn limit(self) -> RateLimitConfig {
+        let mut config = RateLimitConfig::default();
+        (config.limit, config.per, config.burst) = (10_000, seconds(1), 10_000);
+        config.max_wait = seconds(1);
+        config
+    }
+
+    /// Which traces are kept.
+    pub(super) fn trace(self) -> TraceConfig {
+        let mut config = TraceConfig::default();
+        if self != Self::Production {
+            config.sample_rate = 1.0;
+        }
         config
     }
 
