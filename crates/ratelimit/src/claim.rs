@@ -156,6 +156,21 @@ impl<L: Slots> Claim<L> {
     /// the line.
     #[inline]
     pub(crate) fn ask(&mut self, call: &Call, now: Instant) -> Result<Option<Instant>, Limited> {
+        // The usual case first: one limit, and no need to wait.
+        if let (None, [Some(slot)]) = (&self.place, self.slots.as_mut())
+            && let Ok(charge) =
+                slot.limiter.bucket().take(slot.limiter.quota(), self.terms.cost, now)
+        {
+            slot.charge = Some(charge);
+            slot.limiter.tell_of_pass(self.terms.cost, call, now);
+            return Ok(None);
+        }
+        self.ask_all(call, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_all(&mut self, call: &Call, now: Instant) -> Result<Option<Instant>, Limited> {
         let terms = self.terms;
         let slots = self.slots.as_mut();
         let waited = self.place.as_ref().map(|place| place.index);
