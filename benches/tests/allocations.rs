@@ -169,3 +169,15 @@ fn an_http_request_through_the_ready_made_stack_costs_its_copy() {
     });
     assert_eq!(measured.count_total, copy);
 }
+
+#[test]
+fn limits_allocate_only_for_a_new_key_or_a_wait() {
+    use portcullis_ratelimit::RateLimitLayer;
+
+    let layer = RateLimitLayer::builder("test").build().unwrap();
+    assert_eq!(allocated(&mut layer.layer(Answers(())), || ()), 0);
+    let other = portcullis_ratelimit::Limiter::builder("other").build().unwrap();
+    let layer = RateLimitLayer::keyed("test", |key: &&'static str| std::borrow::Cow::from(*key));
+    let layer = layer.and(other).build().unwrap();
+    assert_eq!(allocated(&mut layer.layer(Answers(())), || "tenant-7"), 0);
+}
