@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Call, Elapsed, Error, Outcome, Phase, call, clock};
+use crate::{Call, Elapsed, Error, Outcome, Phase, RejectionKind, call, clock};
 
 /// What a layer learns of a call's end.
 pub trait Settle: Send + Sync + 'static {
@@ -196,9 +196,16 @@ impl Completion {
 
     /// Reports that a limit ran out, and makes the error that says so.
     #[must_use]
-    pub fn elapsed(mut self, phase: Phase, limit: Duration) -> Error {
+    pub fn elapsed(self, phase: Phase, limit: Duration) -> Error {
+        self.elapsed_with(Outcome::timeout(), phase, limit)
+    }
+
+    /// Reports that a limit ran out where that is not the peer's failure, as when nobody was waiting
+    /// for the peer, and makes the error that says so.
+    #[must_use]
+    pub fn elapsed_with(mut self, outcome: Outcome, phase: Phase, limit: Duration) -> Error {
         let name = self.0.as_ref().map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
-        self.report(How::Elapsed { phase, limit }, |_| (Outcome::timeout(), clock::now()));
+        self.report(How::Elapsed { phase, limit }, |_| (outcome, clock::now()));
         Error::rejected(Elapsed::new(name, phase, limit))
     }
 
@@ -269,6 +276,17 @@ impl Until {
     #[inline]
     pub fn new(start: Instant, phase: Phase, limit: Duration) -> Self {
         Self { at: clock::after(start, limit), phase, limit }
+    }
+
+    /// Whether `error` says that a layer below kept this limit.
+    ///
+    /// The point in time is the deadline which that layer inherited, and its timer is polled first, so
+    /// its error comes up in place of ours: "inherited" where the caller knows of a limit with a name.
+    #[must_use]
+    pub fn is_kept_by(&self, error: &Error) -> bool {
+        let refused = error.rejection().is_some_and(|it| it.kind() == RejectionKind::Elapsed);
+        let inherited = |elapsed: &Elapsed| elapsed.phase() == Phase::Inherited;
+        self.phase != Phase::Inherited && refused && error.find().is_some_and(inherited)
     }
 }
 
@@ -397,5 +415,25 @@ mod tests {
         assert_eq!(error.to_string(), "search: idle limit of 3s ran out");
         let how = How::Elapsed { phase: Phase::Idle, limit: Duration::from_secs(3) };
         assert_eq!(*seen.1.lock(), [(Ticket(1, 2), Outcome::timeout(), how)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_runs_out_may_be_judged_otherwise() {
+        let (seen, done) = completion(Call::new());
+        let error = done.elapsed_with(Outcome::Success, Phase::Total, Duration::from_secs(3));
+        assert!(error.is::<Elapsed>());
+        let how = How::Elapsed { phase: Phase::Total, limit: Duration::from_secs(3) };
+        assert_eq!(*seen.1.lock(), [(Ticket(1, 2), Outcome::Success, how)]);
+    }
+
+    #[test]
+    fn a_limit_is_kept_below_by_whoever_inherited_it() {
+        let limit = Duration::from_secs(3);
+        let error = |phase| Error::rejected(Elapsed::new("attempt", phase, limit));
+        let total = Until::new(clock::now(), Phase::Total, limit);
+        assert!(total.is_kept_by(&error(Phase::Inherited)));
+        assert!(!total.is_kept_by(&error(Phase::Attempt)), "a limit of its own");
+        let inherited = Until { phase: Phase::Inherited, ..total };
+        assert!(!inherited.is_kept_by(&error(Phase::Inherited)), "nor is it ours");
     }
 }
