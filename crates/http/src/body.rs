@@ -4,13 +4,14 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use portcullis_core::{
-    BoxError, Completion, Error, FaultKind, Outcome, Phase, Replay, call, clock,
+    BoxError, Call, Completion, Error, FaultKind, Outcome, Phase, RejectionKind, Replay, Until,
+    call, clock,
 };
 use tokio::time::{Sleep, sleep_until};
 
@@ -20,12 +21,28 @@ pin_project! {
     /// A response's body that reports how the call ended, and ends it when a limit runs out.
     ///
     /// The verdict falls when the body has ended, when its trailers have arrived, when it fails, and
-    /// when it is dropped. A limit that runs out while somebody waits for a frame ends the body with
-    /// an [`Elapsed`](portcullis_core::Elapsed) error; for gRPC, with trailers that say
-    /// `DEADLINE_EXCEEDED`. The inner body, and so its connection, is released at that moment.
+    /// when it is dropped. A limit that runs out ends the body with an
+    /// [`Elapsed`](portcullis_core::Elapsed) error; for gRPC, with trailers that say
+    /// `DEADLINE_EXCEEDED`. The inner body, and so its connection, is released at that moment, and the
+    /// layers inside learn of the end before those outside.
     ///
     /// A limit is kept by whoever polls: a body that nobody reads is not ended behind its owner's
-    /// back.
+    /// back. An absolute limit ends a body that always has a frame, too; an end that is there is not
+    /// taken away.
+    ///
+    /// That a limit ran out is the server's failure only if somebody waited for a frame when it did.
+    /// A reader who was away meanwhile is cut, but to every layer the verdict is the one of a body that
+    /// is dropped: the head's, or for gRPC a cancellation.
+    ///
+    /// # Panics
+    ///
+    /// A body that is pending under a limit panics outside a tokio runtime with its timer enabled, as
+    /// tokio's own timers do.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it releases the inner body and then reports the verdict above, or a timeout if the
+    /// call's deadline passed while somebody waited for a frame.
     pub struct Body<B> {
         // `None` once a limit has ended it.
         #[pin]
@@ -36,10 +53,11 @@ pin_project! {
     impl<B> PinnedDrop for Body<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
+            // From the inside out, as calls end: the layers below tell theirs first.
+            this.inner.set(None);
             if let Some(watching) = this.watching.take() {
                 watching.dropped();
             }
-            this.inner.set(None);
         }
     }
 }
@@ -48,10 +66,8 @@ pin_project! {
 struct Watching {
     done: Completion,
     judge: Judge,
-    /// Whether the last poll found nothing.
-    waiting: bool,
-    /// When the wait for the next frame began.
-    since: Option<Instant>,
+    /// When a poll first found no next frame.
+    waiting_since: Option<Instant>,
     /// Made when the body is first pending under a limit; boxed, to keep the body small and `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -61,8 +77,8 @@ struct Watching {
 pub(crate) struct Judge {
     /// The verdict if the body ends and brings none.
     at_end: Outcome,
-    /// The verdict if the caller drops it; `None` if that is a cancellation.
-    on_drop: Option<Outcome>,
+    /// The verdict if the caller drops it, or leaves it unread until a limit ends it.
+    on_drop: Outcome,
     /// Who reads the trailers.
     trailers: Option<GrpcClassifier>,
 }
@@ -72,12 +88,12 @@ pub(crate) struct Judge {
 impl Judge {
     /// The head's verdict stands, unless the body fails.
     pub(crate) fn http(head: Outcome) -> Self {
-        Self { at_end: head, on_drop: Some(head), trailers: None }
+        Self { at_end: head, on_drop: head, trailers: None }
     }
 
     /// The trailers decide.
     pub(crate) fn grpc(classifier: GrpcClassifier, without_status: Outcome) -> Self {
-        Self { at_end: without_status, on_drop: None, trailers: Some(classifier) }
+        Self { at_end: without_status, on_drop: Outcome::Cancelled, trailers: Some(classifier) }
     }
 }
 
@@ -91,7 +107,7 @@ impl<B: http_body::Body> Body<B> {
             done.settle_at_head(judge.at_end);
             None
         } else {
-            Some(Watching { done, judge, waiting: false, since: None, timer: None })
+            Some(Watching { done, judge, waiting_since: None, timer: None })
         };
         Self { inner: Some(inner), watching }
     }
@@ -115,51 +131,37 @@ where
         };
 
         // The body goes before the timer: what is there is not taken away.
-        let polled = inner.as_mut().poll_frame(cx);
+        let polled = inner.as_mut().poll_frame(cx).map_err(Error::inner);
         let Some(watching) = this.watching.as_mut() else {
-            return polled.map_err(Error::inner);
+            return polled;
         };
-
-        let elapsed = match polled {
+        let ran_out = match &polled {
             Poll::Pending => Some(ready!(watching.poll_limits(cx))),
-            // An endless body whose frames are always there must end as well.
-            Poll::Ready(Some(Ok(ref frame))) if frame.is_data() => watching.overdue(),
-            Poll::Ready(_) => None,
+            Poll::Ready(Some(last)) => watching.overdue(last.as_ref()),
+            Poll::Ready(None) => None,
         };
-
-        if let Some((phase, limit)) = elapsed {
-            let is_grpc = watching.judge.trailers.is_some();
-            let error = this.watching.take().map(|watching| watching.done.elapsed(phase, limit));
-            // Layers below see a drop that is no whim of the caller's.
-            call::expire(|| this.inner.set(None));
-            return Poll::Ready(match error {
-                _ if is_grpc => Some(Ok(Frame::trailers(grpc::deadline_exceeded()))),
-                Some(error) => Some(Err(error)),
-                None => None,
-            });
+        if let Some(until) = ran_out {
+            let ended = this.watching.take();
+            let last = ended.map(|watching| watching.ran_out(until, || this.inner.set(None)));
+            return Poll::Ready(last);
         }
 
-        watching.waiting = false;
-        watching.since = None;
-        let (frame, verdict) = match ready!(polled) {
+        let polled = ready!(polled);
+        let waited = watching.waiting_since.take().is_some();
+        let verdict = match &polled {
             Some(Ok(frame)) => {
                 let ended = frame.is_trailers() || inner.is_end_stream();
-                let verdict = ended.then(|| watching.judge.frame(&frame));
-                (Some(Ok(frame)), verdict)
+                ended.then(|| watching.judge.frame(frame, waited))
             }
-            Some(Err(error)) => {
-                let error = Error::inner(error);
-                let verdict = broken(&error);
-                (Some(Err(error)), Some(verdict))
-            }
-            None => (None, Some(watching.judge.at_end)),
+            Some(Err(error)) => Some(watching.judge.error(error, waited)),
+            None => Some(watching.judge.at_end),
         };
         if let Some(outcome) = verdict
             && let Some(watching) = this.watching.take()
         {
             watching.done.settle(outcome);
         }
-        Poll::Ready(frame)
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -186,58 +188,89 @@ impl<B> fmt::Debug for Body<B> {
 // ===== impl Judge =====
 
 impl Judge {
-    /// The verdict of the last frame.
-    fn frame<D>(&self, frame: &Frame<D>) -> Outcome {
-        let trailers = frame.trailers_ref();
-        let read = self.trailers.zip(trailers).and_then(|(grpc, trailers)| grpc.trailers(trailers));
-        read.unwrap_or(self.at_end)
+    /// The verdict of the last frame, for which somebody may have `waited`.
+    fn frame<D>(&self, frame: &Frame<D>, waited: bool) -> Outcome {
+        match self.trailers.zip(frame.trailers_ref()) {
+            Some((_, trailers)) if grpc::is_ended_here(trailers) && !waited => self.on_drop,
+            Some((grpc, trailers)) => grpc.trailers(trailers).unwrap_or(self.at_end),
+            None => self.at_end,
+        }
+    }
+
+    /// The verdict on a body that broke off.
+    fn error(&self, error: &Error, waited: bool) -> Outcome {
+        match error.rejection() {
+            // A limit of a layer below ran out on a reader who was away.
+            Some(refusal) if refusal.kind() == RejectionKind::Elapsed && !waited => self.on_drop,
+            Some(refusal) => refusal.outcome(),
+            None => Outcome::failure(FaultKind::Body, Replay::IfIdempotent),
+        }
     }
 }
 
 // ===== impl Watching =====
 
 impl Watching {
-    /// Whether a limit runs out while the body has nothing to give.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<(Phase, Duration)> {
-        self.waiting = true;
+    /// The limit that runs out while the body has nothing to give.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Until> {
+        let since = *self.waiting_since.get_or_insert_with(clock::now);
         let watch = self.done.watch();
-        let until = watch.until.map(|until| (until.at, until.phase, until.limit));
-        let idle = watch.idle.map(|idle| {
-            let since = *self.since.get_or_insert_with(clock::now);
-            (clock::after(since, idle), Phase::Idle, idle)
-        });
-        let Some((at, phase, limit)) = [until, idle].into_iter().flatten().min_by_key(|l| l.0)
-        else {
+        let idle = watch.idle.map(|idle| Until::new(since, Phase::Idle, idle));
+        let limits = [watch.until, idle].into_iter().flatten();
+        let Some(until) = limits.min_by_key(|until| until.at) else {
             return Poll::Pending;
         };
 
-        let at = tokio::time::Instant::from_std(at);
+        let at = tokio::time::Instant::from_std(until.at);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
         }
-        timer.as_mut().poll(cx).map(|()| (phase, limit))
+        timer.as_mut().poll(cx).map(|()| until)
     }
 
-    /// The absolute limit, if it has passed.
-    fn overdue(&self) -> Option<(Phase, Duration)> {
+    /// The absolute limit, if it has passed and what is there is no end of the server's.
+    fn overdue<D>(&self, last: Result<&Frame<D>, &Error>) -> Option<Until> {
         let until = self.done.watch().until?;
-        (until.at <= clock::now()).then_some((until.phase, until.limit))
+        let ends = match last {
+            // An endless body whose frames are always there must end as well.
+            Ok(frame) if frame.is_data() => true,
+            // What a layer below ended at the deadline we gave it, we ended.
+            Ok(frame) => {
+                let grpc = self.judge.trailers.is_some() && until.phase != Phase::Inherited;
+                grpc && frame.trailers_ref().is_some_and(grpc::is_ended_here)
+            }
+            Err(error) => until.is_kept_by(error),
+        };
+        (ends && until.at <= clock::now()).then_some(until)
+    }
+
+    /// Ends a body whose limit ran out, which `release` drops.
+    fn ran_out<D>(self, until: Until, release: impl FnOnce()) -> Result<Frame<D>, Error> {
+        // Who comes only now has not waited, though nothing may be there: a client reads ahead no
+        // further than its buffers reach.
+        let waited = self.waiting_since.is_some_and(|since| since < until.at);
+        // Dropped before the end is reported, and the error returned. Layers below see a drop that is
+        // no whim of the caller's, unless it was the caller who let the time pass.
+        let outcome = if waited {
+            call::expire(release);
+            Outcome::timeout()
+        } else {
+            release();
+            self.judge.on_drop
+        };
+        let error = self.done.elapsed_with(outcome, until.phase, until.limit);
+        match self.judge.trailers {
+            Some(_) => Ok(Frame::trailers(grpc::deadline_exceeded())),
+            None => Err(error),
+        }
     }
 
     fn dropped(self) {
-        match self.judge.on_drop {
-            Some(outcome) => self.done.dropped(outcome, self.waiting),
-            // The completion knows a cancellation from a timeout.
-            None => drop(self.done),
-        }
-    }
-}
-
-/// The verdict on a body that broke off. A limit of a layer below speaks for itself.
-fn broken(error: &Error) -> Outcome {
-    match error.rejection() {
-        Some(rejection) => rejection.outcome(),
-        None => Outcome::failure(FaultKind::Body, Replay::IfIdempotent),
+        let deadline = self.done.call().and_then(Call::deadline);
+        // As above: a wait that began after the deadline is not what made the call miss it.
+        let in_time = |since| deadline.is_none_or(|deadline| since < deadline);
+        let waited = self.waiting_since.is_some_and(in_time);
+        self.done.dropped(self.judge.on_drop, waited);
     }
 }

@@ -23,8 +23,8 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// | CANCELLED | ignored | – |
 /// | the rest | success: the server is well | – |
 ///
-/// Without a status, the HTTP status decides; without that, it is UNKNOWN. A call that is dropped
-/// before its status is cancelled, or timed out if its deadline had passed.
+/// Without a status, the HTTP status decides; without that, it is UNKNOWN. A call whose body is dropped
+/// before its status is cancelled, or timed out if its deadline passed while somebody waited for more.
 ///
 /// A head that is not the whole response commits the call: retry hands it up. A pushback is waited
 /// for like any hint: at least so long, with jitter on top.
@@ -50,8 +50,18 @@ mod code {
 /// Trailers that say a deadline ran out, for a body that is ended here.
 pub(crate) fn deadline_exceeded() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code::DEADLINE_EXCEEDED)));
+    let mut status = HeaderValue::from(u16::from(code::DEADLINE_EXCEEDED));
+    // The mark by which the bodies around ours know whose status it is: trailers have no room for a
+    // note that would not go over the wire. To HTTP/2 it means a value that is not put in a table.
+    status.set_sensitive(true);
+    trailers.insert(GRPC_STATUS, status);
     trailers
+}
+
+/// Whether these trailers are not the server's, but of a body that was [ended
+/// here](deadline_exceeded).
+pub(crate) fn is_ended_here(trailers: &HeaderMap) -> bool {
+    trailers.get(GRPC_STATUS).is_some_and(HeaderValue::is_sensitive)
 }
 
 /// Whether headers announce a gRPC message.
