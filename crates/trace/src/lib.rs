@@ -42,6 +42,8 @@ mod config;
 mod describe;
 mod engine;
 mod future;
+mod hub;
+mod ink;
 mod layer;
 mod live;
 mod memory;

@@ -16,9 +16,10 @@ use crate::{
     TraceConfig,
     buffer::{Buffer, Finish, Head},
     describe::About,
+    hub::Hub,
     layer::Shared,
     record::{Kind, Output},
-    recorder::{Hub, Recorder},
+    recorder::Recorder,
     text::truncate,
 };
 

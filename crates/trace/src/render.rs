@@ -11,8 +11,8 @@ use portcullis_core::{FaultKind, LayerKind, Outcome, RejectionKind, Replay, Span
 use crate::{
     Sampler, TraceConfig,
     buffer::{Buffer, Finish, Note, Noted},
+    hub::Finished,
     record::{Attempt, Call, Event, Kind, Omitted, Status, Trace},
-    recorder::Finished,
     text::truncate,
 };
 

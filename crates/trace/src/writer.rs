@@ -8,7 +8,7 @@ use std::{
 
 use portcullis_core::{BoxError, clock};
 
-use crate::{record::Trace, recorder::Hub, render};
+use crate::{hub::Hub, record::Trace, render};
 
 /// Traces stored at once.
 const BATCH: usize = 64;
