@@ -450,16 +450,20 @@ impl Place {
 }
 
 fn new_trace_id() -> TraceId {
-    // Zero is refused; it comes once in 2¹²⁸ draws.
-    std::iter::repeat_with(|| fastrand::u128(..)).find_map(TraceId::new).unwrap_or_else(nowhere)
+    loop {
+        // Zero is none; it is drawn once in 2¹²⁸.
+        if let Some(id) = TraceId::new(fastrand::u128(..)) {
+            return id;
+        }
+    }
 }
 
 fn new_span_id() -> SpanId {
-    std::iter::repeat_with(|| fastrand::u64(..)).find_map(SpanId::new).unwrap_or_else(nowhere)
-}
-
-fn nowhere<T>() -> T {
-    unreachable!("an endless iterator has ended")
+    loop {
+        if let Some(id) = SpanId::new(fastrand::u64(..)) {
+            return id;
+        }
+    }
 }
 
 /// The error of a call, as its record keeps it.
