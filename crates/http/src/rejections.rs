@@ -26,9 +26,34 @@ use crate::{
 /// | `Limited` | 429 and `Retry-After` | RESOURCE_EXHAUSTED and the pushback |
 /// | `Elapsed` | 504 | DEADLINE_EXCEEDED |
 /// | `Exhausted` | 504 after a timeout, else 503 | DEADLINE_EXCEEDED or UNAVAILABLE |
+/// | any other | 503 | UNAVAILABLE |
+///
+/// `Retry-After` and the pushback are there if the refusal says when another try makes sense.
 ///
 /// The response's text is the refusal's own. Other errors are handed up as they are. Which protocol
 /// is answered in is told by the request's `content-type`.
+///
+/// # With axum
+///
+/// A layer of an axum `Router` must not fail, and this one hands up what is no refusal. Something must
+/// answer for that, outside of it, even where nothing below ever fails otherwise:
+///
+/// ```
+/// use axum::{Router, error_handling::HandleErrorLayer, http::StatusCode, routing::get};
+/// use portcullis_core::Error;
+/// use portcullis_http::RejectionsLayer;
+/// use tower::ServiceBuilder;
+///
+/// let layers = ServiceBuilder::new()
+///     .layer(HandleErrorLayer::new(|error: Error| async move {
+///         (StatusCode::BAD_GATEWAY, error.to_string())
+///     }))
+///     // Those that refuse go inside it: .layer(limit).layer(breaker)
+///     .layer(RejectionsLayer::new());
+///
+/// let app: Router = Router::new().route("/", get(|| async { "found" })).layer(layers);
+/// # let _ = app;
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RejectionsLayer;
 

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
+use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use portcullis_core::{Elapsed, Error, Outcome, Phase, Reason, Rejection, RejectionKind};
 use portcullis_http::{GRPC_RETRY_PUSHBACK_MS, GRPC_STATUS, RejectionsBody, RejectionsLayer};
-use tower_layer::Layer;
-use tower_service::Service;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, layer::layer_fn};
 
 #[derive(Clone, Copy, Debug)]
 struct Refusal(RejectionKind);
@@ -51,7 +51,7 @@ impl Rejection for Refusal {
 #[derive(Clone)]
 struct Fails<F>(F);
 
-impl<F: Fn() -> Error> Service<Request<()>> for Fails<F> {
+impl<F: Fn() -> Error, B> Service<Request<B>> for Fails<F> {
     type Response = Response<Full<Bytes>>;
     type Error = Error;
     type Future = std::future::Ready<Result<Self::Response, Error>>;
@@ -60,7 +60,7 @@ impl<F: Fn() -> Error> Service<Request<()>> for Fails<F> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<()>) -> Self::Future {
+    fn call(&mut self, _: Request<B>) -> Self::Future {
         std::future::ready(Err((self.0)()))
     }
 }
@@ -110,4 +110,26 @@ async fn other_errors_are_handed_up() {
     let broken = || Error::inner(io::Error::from(io::ErrorKind::BrokenPipe));
     let error = answer("application/json", broken).await.unwrap_err();
     assert!(error.is::<io::Error>());
+}
+
+#[tokio::test]
+async fn a_router_of_axum_answers_refusals_and_what_else_fails() {
+    let app = |error: fn() -> Error| {
+        let layers = ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(|error: Error| async move {
+                (StatusCode::BAD_GATEWAY, error.to_string())
+            }))
+            .layer(RejectionsLayer::new())
+            .layer(layer_fn(move |_route| Fails(error)));
+        Router::new().route("/", get(|| async { "found" })).layer(layers)
+    };
+    let get = || Request::get("/").body(Body::empty()).unwrap();
+
+    let open = app(|| Error::rejected(Refusal(RejectionKind::Open)));
+    let response = open.oneshot(get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+
+    let broken = app(|| Error::inner(io::Error::from(io::ErrorKind::BrokenPipe)));
+    assert_eq!(broken.oneshot(get()).await.unwrap().status(), StatusCode::BAD_GATEWAY);
 }
