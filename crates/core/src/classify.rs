@@ -23,6 +23,17 @@ pub trait Classify<Res> {
         true
     }
 
+    /// Hands a result up when nobody wants to know how the call ends: as
+    /// [`classify`](Self::classify) does with [nothing to report to](Completion::none).
+    ///
+    /// # Errors
+    ///
+    /// Hands `result`'s error up.
+    #[inline]
+    fn hand_up(&self, result: Result<Res, Error>) -> Result<Self::Response, Error> {
+        self.classify(result, Completion::none())
+    }
+
     /// Sees to it that `done` learns the verdict at the call's true end.
     ///
     /// # Errors
@@ -90,6 +101,7 @@ impl Verdict {
 impl<Res> Classify<Res> for ByResult {
     type Response = Res;
 
+    #[inline]
     fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
         Verdict::Final(result.map_or_else(Error::outcome, |_| Outcome::Success))
     }
@@ -100,8 +112,13 @@ impl<Res> Classify<Res> for ByResult {
     }
 
     #[inline]
+    fn hand_up(&self, result: Result<Res, Error>) -> Result<Res, Error> {
+        result
+    }
+
+    #[inline]
     fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
-        done.settle_at_head(self.at_head(result.as_ref()).outcome());
+        done.settle_at_head_with(|| self.at_head(result.as_ref()).outcome());
         result
     }
 }
@@ -114,6 +131,7 @@ where
 {
     type Response = Res;
 
+    #[inline]
     fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
         Verdict::Final((self.f)(result))
     }
@@ -121,6 +139,11 @@ where
     #[inline]
     fn watches(&self) -> bool {
         false
+    }
+
+    #[inline]
+    fn hand_up(&self, result: Result<Res, Error>) -> Result<Res, Error> {
+        result
     }
 
     #[inline]
@@ -141,6 +164,7 @@ impl<F> fmt::Debug for ClassifyFn<F> {
 impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
     type Response = C::Response;
 
+    #[inline]
     fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
         (**self).at_head(result)
     }
@@ -150,6 +174,12 @@ impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
         (**self).watches()
     }
 
+    #[inline]
+    fn hand_up(&self, result: Result<Res, Error>) -> Result<Self::Response, Error> {
+        (**self).hand_up(result)
+    }
+
+    #[inline]
     fn classify(
         &self,
         result: Result<Res, Error>,

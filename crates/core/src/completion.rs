@@ -1,7 +1,7 @@
 //! The end of a call, reported once.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -95,6 +95,7 @@ struct Open {
     started: Instant,
     head: Option<Instant>,
     watch: Watch,
+    /// Nothing is to be reported: there is nobody to tell, or it was told already.
     muted: bool,
 }
 
@@ -102,6 +103,7 @@ struct Open {
 
 impl Completion {
     /// The duty to tell `sink` the end of a call that `started` in the scope of `call`.
+    #[inline]
     pub fn new(sink: Arc<dyn Settle>, ticket: Ticket, call: Call, started: Instant) -> Self {
         Self(Some(Open {
             sink,
@@ -140,6 +142,7 @@ impl Completion {
 
     /// Tells the sink nothing, for there is nothing that it would do with it. What remains is the
     /// [watch](Self::watch); the clock is not read for the rest.
+    #[inline]
     pub fn muted(mut self) -> Self {
         if let Some(open) = &mut self.0 {
             open.muted = true;
@@ -179,8 +182,14 @@ impl Completion {
     /// Reports the verdict where the call's head is its end too, as it was
     /// [noted](Self::with_head): the clock is not read again.
     #[inline]
-    pub fn settle_at_head(mut self, outcome: Outcome) {
-        self.report(How::Reported, |open| (outcome, open.head.unwrap_or_else(clock::now)));
+    pub fn settle_at_head(self, outcome: Outcome) {
+        self.settle_at_head_with(|| outcome);
+    }
+
+    /// The same, with a verdict that is only made if somebody is to be told.
+    #[inline]
+    pub(crate) fn settle_at_head_with(mut self, outcome: impl FnOnce() -> Outcome) {
+        self.report(How::Reported, |open| (outcome(), open.head.unwrap_or_else(clock::now)));
     }
 
     /// Reports that the response was dropped before its end by somebody who had seen its head.
@@ -214,7 +223,7 @@ impl Completion {
         // In place: moving it out would copy some two hundred bytes at every layer's end. Muted, it
         // reports no second time, neither when dropped nor should the sink panic.
         if let Some(open) = &mut self.0
-            && !std::mem::replace(&mut open.muted, true)
+            && !mem::replace(&mut open.muted, true)
         {
             let (outcome, ended) = judge(open);
             let Open { sink, ticket, call, started, head, .. } = open;

@@ -228,6 +228,7 @@ impl Limits {
     }
 
     /// The whole limit, and what it is called.
+    #[inline]
     pub(crate) fn whole(&self) -> Option<(Phase, Duration)> {
         let attempt = self.attempt.map(|limit| (Phase::Attempt, limit));
         attempt.or(self.total.map(|limit| (Phase::Total, limit)))

@@ -1,9 +1,12 @@
 //! What a call's limits come to. Told the time, it answers with points in time; it reads no clock
 //! and waits for nothing.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use portcullis_core::{Call, Invalid, Phase, Until, Watch};
+use portcullis_core::{Call, Invalid, Phase, Until, Watch, clock};
 
 use crate::config::{Limits, TimeoutConfig};
 
@@ -29,8 +32,11 @@ pub struct Plan {
     pub started: Instant,
     /// When the call was made.
     pub called: Instant,
-    /// The end of it all: the layer's own limit, or the inherited deadline if that comes first.
-    pub whole: Option<Until>,
+    /// The end of it all, which [`whole`](Self::whole) says more about.
+    pub deadline: Option<Instant>,
+    /// The limit that the deadline comes from, and what it covers.
+    pub(crate) limit: Duration,
+    pub(crate) phase: Phase,
     /// Which limits it is under.
     pub operation: Operation,
 }
@@ -77,25 +83,41 @@ impl Policy {
     pub fn plan(&self, call: &Call, since: Option<Instant>, now: Instant) -> Plan {
         let started = since.map_or(now, |since| since.min(now));
         let overrides = call.overrides();
-        let operation = match &overrides.name {
-            Some(name) => self.by_name.get(&**name).copied().unwrap_or_default(),
-            None => Operation::default(),
+        let (operation, own) = match (&overrides.name, overrides.timeout) {
+            (None, None) => (Operation::default(), self.defaults.whole()),
+            (name, timeout) => self.ordered(name.as_deref(), timeout),
         };
+        // The end and what is to be said of it, apart: an `Option<Until>` takes moving about.
+        let (own_end, phase, limit) = match own {
+            Some((phase, limit)) => (Some(clock::after(started, limit)), phase, limit),
+            None => (None, Phase::Inherited, Duration::ZERO),
+        };
+        let (deadline, phase, limit) = match (own_end, call.deadline()) {
+            (None, None) => (None, phase, limit),
+            (Some(own), None) => (Some(own), phase, limit),
+            (Some(own), Some(inherited)) if own <= inherited => (Some(own), phase, limit),
+            (_, Some(inherited)) => {
+                let limit = inherited.saturating_duration_since(started);
+                (Some(inherited), Phase::Inherited, limit)
+            }
+        };
+        Plan { started, called: now, deadline, limit, phase, operation }
+    }
 
-        let own = match (self.limits(operation).whole(), overrides.timeout) {
+    /// The limits that the caller's orders choose, and the whole one.
+    fn ordered(
+        &self,
+        name: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> (Operation, Option<(Phase, Duration)>) {
+        let operation = name.and_then(|name| self.by_name.get(name)).copied().unwrap_or_default();
+        let own = match (self.limits(operation).whole(), timeout) {
             (None | Some((Phase::Total, _)), Some(ordered)) => {
                 Limits::new().with_total(ordered).bounded().whole()
             }
             (configured, _) => configured,
         };
-        let own = own.map(|(phase, limit)| Until::new(started, phase, limit));
-        let inherited = call.deadline().map(|at| Until {
-            at,
-            phase: Phase::Inherited,
-            limit: at.saturating_duration_since(started),
-        });
-
-        Plan { started, called: now, whole: earliest(own, inherited), operation }
+        (operation, own)
     }
 
     /// What ran out before the call could be made: waiting for readiness took it all, or the call was
@@ -103,9 +125,15 @@ impl Policy {
     #[must_use]
     #[inline]
     pub fn overdue(&self, plan: &Plan) -> Option<Until> {
+        let waited = plan.started < plan.called;
+        let late = plan.deadline.is_some_and(|deadline| deadline <= plan.called);
+        if waited || late { self.ran_out(plan) } else { None }
+    }
+
+    fn ran_out(&self, plan: &Plan) -> Option<Until> {
         let limit = self.limits(plan.operation).readiness;
         let readiness = limit.map(|limit| Until::new(plan.started, Phase::Readiness, limit));
-        earliest(readiness, plan.whole).filter(|until| until.at <= plan.called)
+        earliest(readiness, plan.whole()).filter(|until| until.at <= plan.called)
     }
 
     /// By when the response's head must be there.
@@ -114,7 +142,7 @@ impl Policy {
     pub fn until_head(&self, plan: &Plan) -> Option<Until> {
         let limit = self.limits(plan.operation).head;
         let head = limit.map(|limit| Until::new(plan.called, Phase::Head, limit));
-        earliest(plan.whole, head)
+        earliest(plan.whole(), head)
     }
 
     /// Whether [`watch`](Self::watch) depends on when the head was there.
@@ -130,7 +158,23 @@ impl Policy {
     pub fn watch(&self, plan: &Plan, head: Instant) -> Watch {
         let limits = self.limits(plan.operation);
         let body = limits.body.map(|limit| Until::new(head, Phase::Body, limit));
-        Watch { until: earliest(plan.whole, body), idle: limits.idle }
+        Watch { until: earliest(plan.whole(), body), idle: limits.idle }
+    }
+}
+
+// ===== impl Plan =====
+
+impl Plan {
+    /// The end of it all: the layer's own limit, or the inherited deadline if that comes first.
+    #[must_use]
+    #[inline]
+    pub fn whole(&self) -> Option<Until> {
+        self.deadline.map(|at| Until { at, phase: self.phase, limit: self.limit })
+    }
+
+    /// The plan of a call that `until` ended before it was made.
+    pub(crate) fn ended_by(self, until: Until) -> Self {
+        Self { deadline: Some(until.at), limit: until.limit, phase: until.phase, ..self }
     }
 }
 
@@ -138,6 +182,7 @@ impl Policy {
 
 impl Operation {
     /// As one word, 0 for the defaults.
+    #[inline]
     pub(crate) fn to_word(self) -> u64 {
         self.0.map_or(0, |number| u64::from(number) + 1)
     }
@@ -149,6 +194,7 @@ impl Operation {
 }
 
 /// The earlier of two; the first of two at once.
+#[inline]
 fn earliest(one: Option<Until>, other: Option<Until>) -> Option<Until> {
     match (one, other) {
         (Some(one), Some(other)) if other.at < one.at => Some(other),

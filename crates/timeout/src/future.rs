@@ -9,8 +9,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use portcullis_core::{
-    BoxError, Call, Classify, Completion, Elapsed, Error, Phase, RejectionKind, Until,
-    call::Scoped, clock,
+    BoxError, Call, Classify, Elapsed, Error, Phase, RejectionKind, Until, call::Scoped, clock,
 };
 use tokio::{
     task::coop,
@@ -45,7 +44,7 @@ pin_project! {
                         inner.clear();
                         call
                     }
-                    StateProj::Refused { call, .. } => call.clone(),
+                    StateProj::Refused { call } => call.clone(),
                 };
                 drop(shared.completion(this.plan, call));
             }
@@ -63,8 +62,8 @@ pin_project! {
             #[pin]
             timer: Option<Sleep>,
         },
-        // Its time was up before the inner service could be called.
-        Refused { call: Call, ran_out: Until },
+        // Its time was up before the inner service could be called: the plan says which.
+        Refused { call: Call },
     }
 }
 
@@ -77,14 +76,8 @@ impl<F, C> ResponseFuture<F, C> {
         Self { state, plan, classify, shared: Some(shared) }
     }
 
-    pub(crate) fn refused(
-        call: Call,
-        ran_out: Until,
-        plan: Plan,
-        classify: C,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let state = State::Refused { call, ran_out };
+    pub(crate) fn refused(call: Call, plan: Plan, classify: C, shared: Arc<Shared>) -> Self {
+        let state = State::Refused { call };
         Self { state, plan, classify, shared: Some(shared) }
     }
 }
@@ -97,17 +90,25 @@ where
 {
     type Output = Result<C::Response, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let shared = this.shared.as_ref().expect("polled after it had answered");
 
-        let (call, ran_out) = match this.state.project() {
+        let (call, phase, limit) = match this.state.project() {
             StateProj::Called { mut inner, mut timer } => {
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {
                     let call = inner.call();
                     let shared = this.shared.take().expect("it was there a moment ago");
-                    return Poll::Ready(finish(result, call, this.plan, this.classify, shared));
+                    // A second look at the clock costs as much as the rest, and so does all that a
+                    // completion carries: for those who want either.
+                    return Poll::Ready(match result {
+                        Ok(response) if !shared.is_heard(call) && !this.classify.watches() => {
+                            this.classify.hand_up(Ok(response))
+                        }
+                        result => finish(result, call, this.plan, this.classify, shared),
+                    });
                 }
                 let Some(until) = shared.policy.until_head(this.plan) else {
                     return Poll::Pending;
@@ -126,13 +127,13 @@ where
                 let call = inner.call().clone();
                 inner.expire();
                 timer.set(None);
-                (call, until)
+                (call, until.phase, until.limit)
             }
-            StateProj::Refused { call, ran_out } => (call.clone(), *ran_out),
+            StateProj::Refused { call } => (call.clone(), this.plan.phase, this.plan.limit),
         };
         let shared = this.shared.take().expect("it was there a moment ago");
         let done = shared.completion(this.plan, call);
-        Poll::Ready(Err(done.elapsed(ran_out.phase, ran_out.limit)))
+        Poll::Ready(Err(done.elapsed(phase, limit)))
     }
 }
 
@@ -156,12 +157,7 @@ where
 {
     match result {
         Ok(response) => {
-            // A second look at the clock costs as much as the rest; take it where it matters.
-            let heard = shared.is_heard(call);
-            if !heard && !classify.watches() {
-                return classify.classify(Ok(response), Completion::none());
-            }
-            let timed = heard || shared.policy.counts_from_head(plan);
+            let timed = shared.is_heard(call) || shared.policy.counts_from_head(plan);
             let head = if timed { clock::now() } else { plan.called };
             let elapsed = head.saturating_duration_since(plan.started);
             shared.tell_if_slow(plan.operation, call, Took { elapsed, at: head });
@@ -173,7 +169,7 @@ where
             let now = clock::now();
             let error = Error::inner(error);
             let done = shared.completion(plan, call.clone());
-            match plan.whole.filter(|whole| whole.at <= now && is_ours(whole, &error)) {
+            match plan.whole().filter(|whole| whole.at <= now && is_ours(whole, &error)) {
                 Some(whole) => Err(done.elapsed(whole.phase, whole.limit)),
                 None => classify.classify(Err(error), done),
             }

@@ -221,6 +221,7 @@ impl Shared {
     }
 
     /// Whether anybody wants to know of this call.
+    #[inline]
     pub(crate) fn is_heard(&self, call: &Call) -> bool {
         self.voice.is_heard(call)
     }

@@ -69,6 +69,7 @@ where
     type Error = Error;
     type Future = ResponseFuture<S::Future, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match self.inner.poll_ready(cx) {
             Poll::Pending => {
@@ -90,6 +91,7 @@ where
         }
     }
 
+    #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
@@ -102,13 +104,9 @@ where
 
         if let Some(ran_out) = shared.policy.overdue(&plan) {
             // The inner service stays ready for another call.
-            return ResponseFuture::refused(call, ran_out, plan, classify, shared);
+            return ResponseFuture::refused(call, plan.ended_by(ran_out), classify, shared);
         }
-        let child = match plan.whole {
-            Some(whole) => call.with_deadline(whole.at),
-            None => call,
-        };
-        let inner = child.enter(now, || self.inner.call(req));
+        let inner = call.with_deadline(plan.deadline).enter(now, || self.inner.call(req));
         ResponseFuture::called(inner, plan, classify, shared)
     }
 }

@@ -40,36 +40,42 @@ use crate::{Observer, Record, RemoteTrace, TraceContext, clock};
 #[derive(Clone, Default)]
 pub struct Call {
     deadline: Option<Instant>,
-    attempt: u32,
-    overrides: Option<Arc<Overrides>>,
-    observer: Option<Arc<dyn Observer>>,
-    /// Behind a pointer, ids and all: a call is swapped on every poll.
-    record: Option<Arc<dyn Record>>,
     /// When the layer above read the clock, while still in its `call`.
     read_at: Option<Instant>,
+    attempt: u32,
     /// Set while a limit that ran out drops what it ended.
     expired: bool,
+    company: Company,
+}
+
+/// What a call has with it, behind pointers to be small. Most calls have nothing, and then there is
+/// nothing to swap.
+#[derive(Clone, Default)]
+struct Company {
+    orders: Option<Arc<Orders>>,
+    record: Option<Arc<dyn Record>>,
+}
+
+/// What the caller ordered.
+#[derive(Clone, Default)]
+struct Orders {
+    overrides: Overrides,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// Lets `end` drop something because a limit ran out: whatever [`Completion`](crate::Completion) is
 /// dropped in it reports a timeout, not a caller who gave up.
 pub fn expire(end: impl FnOnce()) {
-    let mut call = Call { expired: true, ..Call::current() };
-    scope::within(&mut call, end);
+    let mut call = Call::current();
+    call.expired = true;
+    scope::within(&mut call, None, end);
 }
 
 // ===== impl Call =====
 
 impl Call {
-    const EMPTY: Self = Self {
-        deadline: None,
-        attempt: 0,
-        overrides: None,
-        observer: None,
-        record: None,
-        read_at: None,
-        expired: false,
-    };
+    const EMPTY: Self =
+        Self { deadline: None, read_at: None, attempt: 0, expired: false, company: Company::NONE };
 
     /// An empty call: no deadline, no overrides, no listener.
     #[must_use]
@@ -113,33 +119,33 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn overrides(&self) -> &Overrides {
-        self.overrides.as_deref().unwrap_or(&Overrides::NONE)
+        self.company.orders.as_ref().map_or(&Overrides::NONE, |orders| &orders.overrides)
     }
 
     /// Who listens to this call, besides the layers' own observers.
     #[must_use]
     #[inline]
     pub fn observer(&self) -> Option<&Arc<dyn Observer>> {
-        self.observer.as_ref()
+        self.company.orders.as_ref()?.observer.as_ref()
     }
 
     /// Who keeps this call's record, if anybody does.
     #[must_use]
     #[inline]
     pub fn record(&self) -> Option<&Arc<dyn Record>> {
-        self.record.as_ref()
+        self.company.record.as_ref()
     }
 
     /// Where the call stands in a trace, if it is in one.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
-        self.record.as_ref().map(|record| record.context())
+        self.company.record.as_ref().map(|record| record.context())
     }
 
     /// The `tracestate` that came with the trace.
     #[must_use]
     pub fn tracestate(&self) -> Option<&str> {
-        self.record.as_ref()?.state()
+        self.company.record.as_ref()?.state()
     }
 
     /// The time, as the layer above read it if it is still in its `call`, read from the clock
@@ -150,11 +156,15 @@ impl Call {
         self.read_at.unwrap_or_else(clock::now)
     }
 
-    /// A child that must be over by `deadline`. A child can only shorten its parent's deadline.
+    /// A child that must be over by `deadline`, if there is one. A child can only shorten its parent's
+    /// deadline.
     #[must_use]
     #[inline]
-    pub fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |ours| ours.min(deadline)));
+    pub fn with_deadline(mut self, deadline: impl Into<Option<Instant>>) -> Self {
+        self.deadline = match (self.deadline, deadline.into()) {
+            (Some(ours), Some(deadline)) => Some(ours.min(deadline)),
+            (ours, deadline) => deadline.or(ours),
+        };
         self
     }
 
@@ -168,15 +178,20 @@ impl Call {
 
     /// A child with the caller's overrides in place of its parent's.
     #[must_use]
-    pub fn with_overrides(mut self, overrides: impl Into<Arc<Overrides>>) -> Self {
-        self.overrides = Some(overrides.into());
-        self
+    pub fn with_overrides(self, overrides: Overrides) -> Self {
+        let observer = self.observer().cloned();
+        self.with_orders(Orders { overrides, observer })
     }
 
     /// A child whose events are told to `observer`, in place of its parent's.
     #[must_use]
-    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Some(observer);
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        let overrides = self.overrides().clone();
+        self.with_orders(Orders { overrides, observer: Some(observer) })
+    }
+
+    fn with_orders(mut self, orders: Orders) -> Self {
+        self.company.orders = Some(Arc::new(orders));
         self
     }
 
@@ -184,7 +199,7 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn with_record(mut self, record: Arc<dyn Record>) -> Self {
-        self.record = Some(record);
+        self.company.record = Some(record);
         self
     }
 
@@ -214,9 +229,8 @@ impl Call {
     /// [`Call::now`] while `make` runs.
     #[inline]
     pub fn enter<F>(mut self, now: Instant, make: impl FnOnce() -> F) -> Scoped<F> {
-        (self.read_at, self.expired) = (Some(now), false);
-        let future = scope::within(&mut self, make);
-        self.read_at = None;
+        (self.read_at, self.expired) = (None, false);
+        let future = scope::within(&mut self, Some(now), make);
         Scoped::new(self, future)
     }
 }
@@ -226,9 +240,20 @@ impl fmt::Debug for Call {
         f.debug_struct("Call")
             .field("deadline", &self.deadline)
             .field("attempt", &self.attempt)
-            .field("overrides", &self.overrides)
-            .field("observed", &self.observer.is_some())
+            .field("overrides", self.overrides())
+            .field("observed", &self.observer().is_some())
             .field("trace", &self.trace())
             .finish()
+    }
+}
+
+// ===== impl Company =====
+
+impl Company {
+    const NONE: Self = Self { orders: None, record: None };
+
+    #[inline]
+    fn is_none(&self) -> bool {
+        self.orders.is_none() && self.record.is_none()
     }
 }

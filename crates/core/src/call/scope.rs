@@ -1,22 +1,29 @@
 //! The task's current call.
 //!
-//! A thread-local holds the call of whatever future is being polled. Entering swaps the future's
-//! own call in, leaving swaps it out again: no reference count is touched.
+//! A thread-local holds the call of whatever future is being polled. Entering puts the future's own
+//! call there, leaving puts back what was there before: no reference count is touched.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use pin_project_lite::pin_project;
 
-use super::Call;
+use super::{Call, Company};
 
 thread_local! {
+    // Plain data is replaced part by part: as a whole it would be moved in wide words right after it
+    // was written in narrow ones, and a processor stalls on that for longer than on all the rest.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static READ_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ATTEMPT: Cell<u32> = const { Cell::new(0) };
+    static EXPIRED: Cell<bool> = const { Cell::new(false) };
     // Borrowed for a copy or a swap, never while anybody else's code runs.
-    static CURRENT: RefCell<Call> = const { RefCell::new(Call::EMPTY) };
+    static COMPANY: RefCell<Company> = const { RefCell::new(Company::NONE) };
 }
 
 pin_project! {
@@ -40,72 +47,110 @@ pin_project! {
 /// The current call of this thread.
 #[inline]
 pub(super) fn current() -> Call {
-    // While a thread ends its locals are gone: there is no scope any more.
-    CURRENT.try_with(|current| current.borrow().clone()).unwrap_or_default()
+    // While a thread ends its locals are gone: there is no company any more.
+    let company = COMPANY.try_with(|company| company.borrow().clone()).unwrap_or_default();
+    Call {
+        deadline: DEADLINE.get(),
+        read_at: READ_AT.get(),
+        attempt: ATTEMPT.get(),
+        expired: EXPIRED.get(),
+        company,
+    }
 }
 
 /// Whether a limit that ran out is dropping what it ended.
 #[inline]
 pub(crate) fn is_expired() -> bool {
-    CURRENT.try_with(|current| current.borrow().expired).unwrap_or_default()
+    EXPIRED.get()
 }
 
-/// Runs `f` with `call` current.
+/// Runs `f` with `call` current. What is in the scope has the clock as it was `read_at`.
 #[inline]
-pub(super) fn within<R>(call: &mut Call, f: impl FnOnce() -> R) -> R {
-    let _entered = Entered::new(call);
-    f()
+pub(super) fn within<R>(call: &mut Call, read_at: Option<Instant>, f: impl FnOnce() -> R) -> R {
+    let mut entered = Entered::new(call, read_at);
+    let result = f();
+    // What the drop would do, which the compiler keeps out of line for the sake of panics.
+    entered.put_back();
+    mem::forget(entered);
+    result
 }
 
-/// Holds the call that was current before; puts it back on drop, also when the scope panics.
+/// Holds what was current before; puts it back when it is left, also by a panic.
 struct Entered<'a> {
-    outer: &'a mut Call,
+    deadline: Option<Instant>,
+    read_at: Option<Instant>,
+    attempt: u32,
+    expired: bool,
+    company: &'a mut Company,
+}
+
+/// Most calls have no company: then there is nothing to swap, on the way in as on the way out.
+#[inline]
+fn swap(company: &mut Company) {
+    // See `current` for the error.
+    let _ = COMPANY.try_with(|current| {
+        let mut current = current.borrow_mut();
+        if !(current.is_none() && company.is_none()) {
+            mem::swap(&mut *current, company);
+        }
+    });
 }
 
 // ===== impl Entered =====
 
 impl<'a> Entered<'a> {
     #[inline]
-    fn new(call: &'a mut Call) -> Self {
-        swap(call);
-        Self { outer: call }
+    fn new(call: &'a mut Call, read_at: Option<Instant>) -> Self {
+        swap(&mut call.company);
+        Self {
+            deadline: DEADLINE.replace(call.deadline),
+            read_at: READ_AT.replace(read_at),
+            attempt: ATTEMPT.replace(call.attempt),
+            expired: EXPIRED.replace(call.expired),
+            company: &mut call.company,
+        }
+    }
+
+    #[inline(always)]
+    fn put_back(&mut self) {
+        DEADLINE.set(self.deadline);
+        READ_AT.set(self.read_at);
+        ATTEMPT.set(self.attempt);
+        EXPIRED.set(self.expired);
+        swap(self.company);
     }
 }
 
 impl Drop for Entered<'_> {
-    #[inline]
     fn drop(&mut self) {
-        swap(self.outer);
+        self.put_back();
     }
-}
-
-#[inline]
-fn swap(call: &mut Call) {
-    // See `current` for the error.
-    let _ = CURRENT.try_with(|current| mem::swap(&mut *current.borrow_mut(), call));
 }
 
 // ===== impl Scoped =====
 
 impl<F> Scoped<F> {
+    #[inline]
     pub(super) fn new(call: Call, future: F) -> Self {
         Self { call, future: Some(future) }
     }
 
     /// The call the future runs in.
     #[must_use]
+    #[inline]
     pub fn call(&self) -> &Call {
         &self.call
     }
 
     /// Drops the future within its scope, before `self` is dropped. Polling it afterwards panics.
+    #[inline]
     pub fn clear(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
             // A limit above that drops this future drops what is inside it too: a scope of our own
             // must not hide that from the completions in there.
             this.call.expired |= is_expired();
-            within(this.call, || this.future.set(None));
+            within(this.call, None, || this.future.set(None));
         }
     }
 
@@ -121,9 +166,10 @@ impl<F> Scoped<F> {
 impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        within(this.call, || {
+        within(this.call, None, || {
             let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
             let output = ready!(future.poll(cx));
             // Dropped while the scope is entered anyway; so what it held is free by now.
@@ -221,7 +267,7 @@ mod tests {
     fn a_panic_leaves_the_outer_scope() {
         let mut call = Call::new().with_attempt(5);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            within(&mut call, || panic!("inside"));
+            within(&mut call, None, || panic!("inside"));
         }));
         assert!(panicked.is_err());
         assert_eq!(Call::current().attempt(), 0);
