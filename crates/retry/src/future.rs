@@ -38,8 +38,6 @@ pin_project! {
     {
         #[pin]
         state: State<S, Kp, S::Future>,
-        // The scope the call was made in; each attempt derives its own.
-        call: Call,
         // The attempt that is under way, or that was the last to be.
         attempt: u32,
         // Whether the request may be sent twice, by its own word or the caller's.
@@ -90,6 +88,8 @@ struct Next<S, Kp: Kept> {
     spare: Spare<S, Kp>,
     request: Kp::Sent,
     withdrawal: Option<Withdrawal>,
+    /// The scope of the attempt before, from which this one derives its own.
+    call: Call,
     delay: Duration,
     last: Outcome,
 }
@@ -101,16 +101,15 @@ where
     S: Service<Kp::Sent>,
     Kp: Kept,
 {
+    #[inline]
     pub(crate) fn new(
         future: Scoped<S::Future>,
         spare: Option<Spare<S, Kp>>,
         idempotent: bool,
-        call: Call,
         shared: Arc<Shared<C>>,
     ) -> Self {
         Self {
             state: State::Calling { future, spare },
-            call,
             attempt: FIRST,
             idempotent,
             computed: None,
@@ -118,23 +117,18 @@ where
         }
     }
 
-    /// Settles what follows an attempt, all of it before its result is dropped.
+    /// Settles what follows an attempt that may be followed by another, all of it before its result
+    /// is dropped.
     fn after_attempt(
         self: Pin<&mut Self>,
         result: Result<S::Response, Error>,
-    ) -> Option<Result<S::Response, Error>>
-    where
-        C: Classify<S::Response>,
-    {
+        outcome: Outcome,
+    ) -> Option<Result<S::Response, Error>> {
         let mut this = self.project();
         let shared = &**this.shared;
-        let outcome = shared.judge(&result);
         let StateProj::Calling { future, spare } = this.state.as_mut().project() else {
             return Some(result);
         };
-        if outcome.replay().is_none() {
-            return Some(result);
-        }
 
         let now = clock::now();
         let number = *this.attempt;
@@ -142,7 +136,7 @@ where
             Attempt { number, outcome, error: result.as_ref().err(), idempotent: *this.idempotent };
         let decision = shared.policy.decide(
             &attempt,
-            this.call,
+            future.call(),
             now,
             *this.computed,
             || spare.as_ref()?.kept.again(number + 1),
@@ -175,6 +169,7 @@ where
             spare,
             request: plan.request,
             withdrawal: plan.withdrawal,
+            call: future.call().clone(),
             delay: plan.delay,
             last: outcome,
         };
@@ -195,9 +190,9 @@ where
             return None;
         };
         // The wait was to end in time, but timers may be late, and tasks later still.
-        if self.call.is_overdue(now) {
+        if next.call.is_overdue(now) {
             let reason = Reason::DeadlineTooClose { left: Duration::ZERO, needed: next.delay };
-            return Some(self.exhausted(next.last, reason, None, now));
+            return Some(self.exhausted(&next, reason, None, now));
         }
         self.project().state.set(State::readying(next, now));
         None
@@ -216,24 +211,24 @@ where
         };
         if let Some(Err(error)) = ready {
             let reason = Reason::ReadinessFailed;
-            return Some(self.exhausted(next.last, reason, Some(error), now));
+            return Some(self.exhausted(&next, reason, Some(error), now));
         }
-        if ready.is_none() || self.call.is_overdue(now) {
+        if ready.is_none() || next.call.is_overdue(now) {
             let reason = Reason::Elapsed {
                 phase: Phase::Readiness,
-                limit: self.call.remaining(since).unwrap_or_default(),
+                limit: next.call.remaining(since).unwrap_or_default(),
             };
-            return Some(self.exhausted(next.last, reason, None, now));
+            return Some(self.exhausted(&next, reason, None, now));
         }
 
-        let Next { mut spare, request, withdrawal, .. } = next;
+        let Next { mut spare, request, withdrawal, call, .. } = next;
         if let Some(withdrawal) = withdrawal {
             withdrawal.spend(now);
         }
         let mut this = self.project();
         *this.attempt += 1;
         let number = *this.attempt;
-        let call = this.call.clone().with_attempt(number);
+        let call = call.with_attempt(number);
         this.shared.voice.tell(&call, now, || What::Attempting { attempt: number });
         let future = call.enter(now, || spare.service.call(request));
         this.state.set(State::Calling { future, spare: Some(spare) });
@@ -242,14 +237,14 @@ where
 
     fn exhausted(
         &self,
-        last: Outcome,
+        next: &Next<S, Kp>,
         reason: Reason,
         source: Option<Error>,
         now: Instant,
     ) -> Error {
-        let voice = &self.shared.voice;
-        let call = self.call.clone().with_attempt(self.attempt);
-        voice.tell(&call, now, || What::GaveUp { attempt: self.attempt, outcome: last, reason });
+        let (voice, last) = (&self.shared.voice, next.last);
+        let gave_up = || What::GaveUp { attempt: self.attempt, outcome: last, reason };
+        voice.tell(&next.call, now, gave_up);
         Error::rejected(Exhausted::new(voice.name().clone(), self.attempt, last, reason, source))
     }
 }
@@ -263,13 +258,18 @@ where
 {
     type Output = Result<S::Response, Error>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = self.as_mut().project();
             let ended = match this.state.project() {
                 StateProj::Calling { future, .. } => {
                     let result = ready!(future.poll(cx)).map_err(Error::inner);
-                    self.as_mut().after_attempt(result)
+                    let outcome = this.shared.judge(&result);
+                    if outcome.replay().is_none() {
+                        return Poll::Ready(result);
+                    }
+                    self.as_mut().after_attempt(result, outcome)
                 }
                 StateProj::Waiting { sleep, .. } => {
                     ready!(sleep.poll(cx));
@@ -281,7 +281,7 @@ where
                     let ready = match next.spare.service.poll_ready(cx) {
                         Poll::Ready(ready) => Some(ready.map_err(Error::inner)),
                         Poll::Pending => {
-                            ready!(until_deadline(timer, this.call, cx));
+                            ready!(until_deadline(timer, &next.call, cx));
                             None
                         }
                     };

@@ -61,10 +61,12 @@ where
     type Error = Error;
     type Future = ResponseFuture<S, K::Kept, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(Error::inner)
     }
 
+    #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
@@ -77,10 +79,10 @@ where
         // is needed: it is made ready before each attempt of its own.
         let spare = (self.shared.policy.max_attempts(&call) > 1)
             .then(|| Spare { service: self.inner.clone(), kept });
-        let attempt = call.clone().with_attempt(FIRST);
+        let attempt = call.with_attempt(FIRST);
         self.shared.voice.tell(&attempt, now, || What::Attempting { attempt: FIRST });
         let future = attempt.enter(now, || self.inner.call(sent));
-        ResponseFuture::new(future, spare, idempotent, call, self.shared.clone())
+        ResponseFuture::new(future, spare, idempotent, self.shared.clone())
     }
 }
 
