@@ -3,14 +3,13 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{BoxError, Classify, Completion, Error, Outcome, clock};
+use portcullis_core::{BoxError, Classify, Error, Outcome, clock};
 
-use crate::handle::Lane;
+use crate::handle::Pending;
 
 pin_project! {
     /// The future of a [`Breaker`](crate::Breaker): the inner one's, or a refusal.
@@ -25,13 +24,10 @@ pin_project! {
     #[project = StateProj]
     enum State<F, C> {
         Called {
-            // Dropped before the completion, so that the inner call is over when its end is told.
+            // Dropped before what is pending, so that the inner call is over when its end is told.
             #[pin]
             future: F,
-            // `None` once the response was handed up.
-            done: Option<Completion>,
-            // Where to tell of the head, if the call is a probe.
-            probe: Option<Arc<Lane>>,
+            pending: Pending,
             classifier: C,
         },
         Refused {
@@ -44,13 +40,8 @@ pin_project! {
 
 impl<F, C> ResponseFuture<F, C> {
     #[inline]
-    pub(crate) fn called(
-        future: F,
-        done: Completion,
-        probe: Option<Arc<Lane>>,
-        classifier: C,
-    ) -> Self {
-        Self { state: State::Called { future, done: Some(done), probe, classifier } }
+    pub(crate) fn called(future: F, pending: Pending, classifier: C) -> Self {
+        Self { state: State::Called { future, pending, classifier } }
     }
 
     pub(crate) fn refused(error: Error) -> Self {
@@ -69,20 +60,13 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Called { future, done, probe, classifier } => {
+            StateProj::Called { future, pending, classifier } => {
                 let Poll::Ready(result) = future.poll(cx) else { return Poll::Pending };
-                let Some(done) = done.take() else {
-                    // The inner future answered twice; that its contract was broken first is no
-                    // reason to panic here.
-                    return Poll::Pending;
-                };
                 let result = result.map_err(Error::inner);
                 let now = clock::now();
-                if let Some(lane) = probe.take() {
-                    let so_far = classifier.at_head(result.as_ref()).outcome();
-                    lane.probe_head(&done, so_far == Outcome::Success, now);
-                }
-                Poll::Ready(classifier.classify(result, done.with_head(now)))
+                let good = || classifier.at_head(result.as_ref()).outcome() == Outcome::Success;
+                pending.tell_of_head(good, now);
+                Poll::Ready(classifier.classify(result, pending.at_head(now)))
             }
             StateProj::Refused { error } => match error.take() {
                 Some(error) => Poll::Ready(Err(error)),

@@ -1,6 +1,6 @@
 //! One breaker, shared by all who use it.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, mem, sync::Arc, time::Instant};
 
 use portcullis_core::{
     Call, Completion, End, Error, How, Invalid, LayerKind, Outcome, Reason, Settle, State, Ticket,
@@ -81,6 +81,16 @@ struct Shared {
 pub(crate) struct Admitted {
     lane: Arc<Lane>,
     permit: Permit,
+}
+
+/// A call that has begun. It becomes a [`Completion`] only at its end: that one is larger, and would
+/// be moved about until then. Dropped before, it reports as that one does.
+pub(crate) struct Pending {
+    /// `None` once there is a completion.
+    lane: Option<Arc<Lane>>,
+    ticket: Ticket,
+    call: Call,
+    started: Instant,
 }
 
 // ===== impl Handle =====
@@ -175,7 +185,8 @@ impl Handle {
     pub fn admit(&self) -> Result<Completion, Error> {
         let call = Call::current();
         let now = call.now();
-        Ok(self.enter(&call, now)?.begin(call, now))
+        let Admitted { lane, permit } = self.enter(&call, now)?;
+        Ok(Completion::new(lane, permit.into(), call, now))
     }
 
     /// Admits or refuses a call that begins now.
@@ -277,31 +288,56 @@ impl fmt::Debug for Handle {
 // ===== impl Admitted =====
 
 impl Admitted {
-    /// The way to tell of the head, if the call is a probe.
-    #[inline]
-    pub(crate) fn probe(&self) -> Option<Arc<Lane>> {
-        self.permit.is_probe().then(|| self.lane.clone())
-    }
-
     /// Begins the call.
     #[inline]
-    pub(crate) fn begin(self, call: Call, now: Instant) -> Completion {
-        Completion::new(self.lane, self.permit.into(), call, now)
+    pub(crate) fn begin(self, call: Call, now: Instant) -> Pending {
+        let Self { lane, permit } = self;
+        Pending { lane: Some(lane), ticket: permit.into(), call, started: now }
+    }
+}
+
+// ===== impl Pending =====
+
+impl Pending {
+    /// The duty to tell the end of the call whose head was there at `now`; none if it was had before.
+    #[inline]
+    pub(crate) fn at_head(&mut self, now: Instant) -> Completion {
+        self.complete().with_head(now)
+    }
+
+    /// Tells that a probe's head is there and whether it is good so far.
+    #[inline]
+    pub(crate) fn tell_of_head(&self, good: impl FnOnce() -> bool, now: Instant) {
+        let permit = Permit::from(self.ticket);
+        if permit.is_probe()
+            && let Some(lane) = &self.lane
+        {
+            lane.probe_head(&permit, &self.call, good(), now);
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self) -> Completion {
+        let Some(lane) = self.lane.take() else { return Completion::none() };
+        Completion::new(lane, self.ticket, mem::take(&mut self.call), self.started)
+    }
+}
+
+impl Drop for Pending {
+    #[inline]
+    fn drop(&mut self) {
+        drop(self.complete());
     }
 }
 
 // ===== impl Lane =====
 
 impl Lane {
-    /// Tells that a probe's head is there and whether it is good so far.
     #[cold]
-    pub(crate) fn probe_head(&self, probe: &Completion, good: bool, now: Instant) {
+    fn probe_head(&self, permit: &Permit, call: &Call, good: bool, now: Instant) {
         let mut changes = Changes::default();
-        let permit = Permit::from(probe.ticket());
-        self.shared.engine.head(&permit, good, now, &mut changes);
-        if let Some(call) = probe.call() {
-            self.shared.tell_of(&changes, call);
-        }
+        self.shared.engine.head(permit, good, now, &mut changes);
+        self.shared.tell_of(&changes, call);
     }
 }
 
@@ -385,6 +421,7 @@ impl Shared {
 
 impl BreakerConfig {
     /// The verdict, in view of how the call ended.
+    #[inline]
     fn outcome_of(&self, end: &End<'_>) -> Outcome {
         let dropped = end.outcome == Outcome::Cancelled && end.how == How::Dropped;
         let abandoned = dropped
@@ -393,6 +430,7 @@ impl BreakerConfig {
         if abandoned { Outcome::timeout() } else { end.outcome }
     }
 
+    #[inline]
     fn is_slow(&self, end: &End<'_>) -> bool {
         use crate::SlowPhase::{Head, Total};
         self.slow_threshold.is_some_and(|threshold| {

@@ -74,6 +74,7 @@ where
     type Error = Error;
     type Future = ResponseFuture<S::Future, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.readied = Readied::Inner;
         if let Some(handle) = self.select.single()
@@ -106,6 +107,7 @@ where
         }
     }
 
+    #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
@@ -116,11 +118,10 @@ where
         });
         match admission {
             Ok(admitted) => {
-                let probe = admitted.probe();
                 // Before the inner call: should that panic, its end is told all the same.
-                let done = admitted.begin(call, now);
+                let pending = admitted.begin(call, now);
                 let future = self.inner.call(req);
-                ResponseFuture::called(future, done, probe, self.classifier.clone())
+                ResponseFuture::called(future, pending, self.classifier.clone())
             }
             Err(refused) => ResponseFuture::refused(refused),
         }
