@@ -115,6 +115,12 @@ impl Handles {
         self.shared.voice.name()
     }
 
+    /// The settings that all of them have.
+    #[must_use]
+    pub fn config(&self) -> &BreakerConfig {
+        &self.shared.config
+    }
+
     /// The breaker of a key, if it has one.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Handle> {

@@ -113,6 +113,18 @@ pub struct Plan<T> {
     pub withdrawal: Option<Withdrawal>,
 }
 
+/// How long the wait before one retry can be: see [`Policy::waits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waits {
+    /// The shortest the backoff computes.
+    pub shortest: Duration,
+    /// The longest the backoff computes.
+    pub longest: Duration,
+    /// The longest if the peer asks for as much as it may.
+    pub hinted: Duration,
+}
+
 // ===== impl Policy =====
 
 impl Policy {
@@ -164,6 +176,42 @@ impl Policy {
     pub fn max_attempts(&self, call: &Call) -> u32 {
         let attempts = call.overrides().max_attempts;
         attempts.unwrap_or(self.max_attempts).max(1)
+    }
+
+    /// The longest wait that a hint of the peer may ask for.
+    #[must_use]
+    pub fn max_hint(&self) -> Duration {
+        self.max_hint
+    }
+
+    /// No wait that the backoff computes is longer, jitter aside.
+    #[must_use]
+    pub fn longest_backoff(&self) -> Duration {
+        self.delays.longest()
+    }
+
+    /// How long the wait before each retry can be, from the first on, however many are allowed.
+    ///
+    /// ```
+    /// use portcullis_retry::{Policy, RetryConfig};
+    /// use std::time::Duration;
+    ///
+    /// let policy = Policy::new(&RetryConfig::default())?;
+    /// let waits: Vec<_> = policy.waits().take(3).map(|waits| waits.longest.as_secs()).collect();
+    /// assert_eq!(waits, [1, 2, 4]);
+    /// # Ok::<_, portcullis_core::Invalid>(())
+    /// ```
+    pub fn waits(&self) -> impl Iterator<Item = Waits> {
+        (1..).scan(None, |previous, retry| {
+            let spread = self.delays.before(retry, *previous);
+            let longest = spread.draw(u64::MAX);
+            *previous = Some(longest);
+            Some(Waits {
+                shortest: spread.draw(u64::MIN),
+                longest,
+                hinted: spread.draw_after(self.max_hint, u64::MAX),
+            })
+        })
     }
 
     /// Notes that a first attempt is made.

@@ -48,7 +48,7 @@ mod service;
 pub use self::{
     budget::{Budget, Withdrawal},
     config::{Backoff, BudgetConfig, Jitter, RetryConfig},
-    engine::{Attempt, Decision, Opinion, Plan, Policy},
+    engine::{Attempt, Decision, Opinion, Plan, Policy, Waits},
     error::Exhausted,
     future::ResponseFuture,
     layer::{RetryBuilder, RetryLayer},

@@ -74,6 +74,11 @@ impl Policy {
         named.unwrap_or(&self.defaults)
     }
 
+    /// The operations that have limits of their own, by name.
+    pub fn operations(&self) -> impl Iterator<Item = (&str, Operation)> {
+        self.by_name.iter().map(|(name, operation)| (&**name, *operation))
+    }
+
     /// Plans a call made at `now` that has been waiting for readiness since `since`, if it has.
     ///
     /// The caller's [`timeout`](portcullis_core::call::With::timeout) takes the place of the total

@@ -96,6 +96,12 @@ impl<C> TimeoutLayer<C> {
     pub fn name(&self) -> &Arc<str> {
         self.shared.voice.name()
     }
+
+    /// What decides: the limits in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.shared.policy
+    }
 }
 
 impl<S, C: Clone> Layer<S> for TimeoutLayer<C> {

@@ -67,6 +67,34 @@ fn defaults_are_what_the_docs_say() {
     assert_eq!((budget.capacity, budget.ratio, budget.reserve), (100, 0.2, 1.0));
 }
 
+#[test]
+fn the_waits_that_settings_allow_are_known_beforehand() {
+    let waits = |backoff, jitter| {
+        let mut config = RetryConfig::default();
+        (config.backoff, config.jitter, config.max_hint) = (backoff, jitter, SECOND * 60);
+        let layer = builder().config(config).build().unwrap();
+        let waits = layer.policy().waits().take(3);
+        waits
+            .map(|w| (w.shortest, w.longest, w.hinted))
+            .map(|(a, b, c)| (a.as_millis(), b.as_millis(), c.as_millis()))
+            .collect::<Vec<_>>()
+    };
+    let doubling = Backoff::exponential(SECOND, SECOND * 3);
+    assert_eq!(
+        waits(doubling, Jitter::Full),
+        [(0, 1_000, 61_000), (0, 2_000, 62_000), (0, 3_000, 63_000)]
+    );
+    assert_eq!(
+        waits(doubling, Jitter::None),
+        [(1_000, 1_000, 60_000), (2_000, 2_000, 60_000), (3_000, 3_000, 60_000)]
+    );
+    // Each is drawn from what the one before was: the longest, from the longest.
+    assert_eq!(
+        waits(Backoff::decorrelated(SECOND, SECOND * 20), Jitter::Full),
+        [(1_000, 3_000, 62_000), (1_000, 9_000, 68_000), (1_000, 20_000, 80_000)]
+    );
+}
+
 #[cfg(feature = "serde")]
 mod files {
     use super::*;
