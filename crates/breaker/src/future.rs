@@ -66,7 +66,9 @@ where
                 let now = clock::now();
                 let good = || classifier.at_head(result.as_ref()).outcome() == Outcome::Success;
                 pending.tell_of_head(good, now);
-                Poll::Ready(classifier.classify(result, pending.at_head(now)))
+                // An error is no head.
+                let head = result.is_ok().then_some(now);
+                Poll::Ready(classifier.classify(result, pending.with_result(head)))
             }
             StateProj::Refused { error } => match error.take() {
                 Some(error) => Poll::Ready(Err(error)),

@@ -299,10 +299,15 @@ impl Admitted {
 // ===== impl Pending =====
 
 impl Pending {
-    /// The duty to tell the end of the call whose head was there at `now`; none if it was had before.
+    /// The duty to tell the end of a call that has a result, with its head if it has one; none if it
+    /// was had before.
     #[inline]
-    pub(crate) fn at_head(&mut self, now: Instant) -> Completion {
-        self.complete().with_head(now)
+    pub(crate) fn with_result(&mut self, head: Option<Instant>) -> Completion {
+        let done = self.complete();
+        match head {
+            Some(at) => done.with_head(at),
+            None => done,
+        }
     }
 
     /// Tells that a probe's head is there and whether it is good so far.

@@ -79,9 +79,9 @@ async fn every_decision_is_told_with_its_numbers() {
         told.take(),
         [
             "admitted while closed: 0 of 0 failed, 0 slow",
-            "failure (other) after 0.0ns (head after 0.0ns)",
+            "failure (other) after 0.0ns",
             "admitted while closed: 1 of 1 failed, 0 slow",
-            "failure (other) after 0.0ns (head after 0.0ns)",
+            "failure (other) after 0.0ns",
             "closed → open: 2 failures in a row (limit 2); open for 10.0s",
             "rejected: 2 failures in a row (limit 2)",
             "open → half-open: open time of 10s is over",
