@@ -125,7 +125,7 @@ async fn a_scripted_call_through_the_whole_stack_is_recorded_event_by_event() {
         (110, 2, "breaker api: admitted while closed: 1 of 1 failed, 0 slow"),
         (160, 2, "timeout each: timed out after 50.0ms: attempt limit of 50ms"),
         (160, 2, "timeout each: failure (timeout) after 50.0ms"),
-        (160, 2, "breaker api: failure (timeout) after 50.0ms (head after 50.0ms)"),
+        (160, 2, "breaker api: failure (timeout) after 50.0ms"),
         (
             160,
             2,
