@@ -8,9 +8,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{
-    BoxError, Call, Classify, Elapsed, Error, Phase, RejectionKind, Until, call::Scoped, clock,
-};
+use portcullis_core::{BoxError, Call, Classify, Error, call::Scoped, clock};
 use tokio::{
     task::coop,
     time::{Sleep, sleep_until},
@@ -169,20 +167,10 @@ where
             let now = clock::now();
             let error = Error::inner(error);
             let done = shared.completion(plan, call.clone());
-            match plan.whole().filter(|whole| whole.at <= now && is_ours(whole, &error)) {
+            match plan.whole().filter(|whole| whole.at <= now && whole.is_kept_by(&error)) {
                 Some(whole) => Err(done.elapsed(whole.phase, whole.limit)),
                 None => classify.classify(Err(error), done),
             }
         }
     }
-}
-
-/// Whether a timeout layer below kept our limit for us.
-///
-/// Our deadline is what it inherited, and its timer is polled first, so its error would come up in
-/// place of ours: "inherited" where the caller knows of a total limit.
-fn is_ours(whole: &Until, error: &Error) -> bool {
-    let refused = error.rejection().is_some_and(|it| it.kind() == RejectionKind::Elapsed);
-    let inherited = |elapsed: &Elapsed| elapsed.phase() == Phase::Inherited;
-    whole.phase != Phase::Inherited && refused && error.find().is_some_and(inherited)
 }
