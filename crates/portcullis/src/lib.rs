@@ -29,7 +29,10 @@ pub use portcullis_timeout as timeout;
 pub use portcullis_trace as trace;
 
 #[cfg(feature = "stack")]
-pub use self::stack::{DescribeHttp, HttpStack, Preset, ResponseBody, Stack, StackBuilder};
+pub use self::stack::{
+    DescribeHttp, Finding, HttpStack, Inspect, Part, Preset, Report, ResponseBody, Severity, Stack,
+    StackBuilder, check_order,
+};
 
 /// What most programs that use Portcullis name.
 pub mod prelude {

@@ -1,6 +1,7 @@
 //! The ready-made stack for one target.
 
 mod builder;
+mod check;
 mod describe;
 mod preset;
 
@@ -12,7 +13,12 @@ use portcullis_timeout::TimeoutLayer;
 use portcullis_trace::TraceLayer;
 use tower_layer::{Identity, Layer};
 
-pub use self::{builder::StackBuilder, describe::DescribeHttp, preset::Preset};
+pub use self::{
+    builder::StackBuilder,
+    check::{Finding, Inspect, Part, Report, Severity, check_order},
+    describe::DescribeHttp,
+    preset::Preset,
+};
 
 /// The layers in front of one target, in the order that serves HTTP clients best:
 ///
