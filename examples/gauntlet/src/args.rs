@@ -7,7 +7,8 @@ use lexopt::{Arg, Parser};
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 The same load through a bare client and through a Portcullis stack, side by side, while the
-upstream behind each goes through all weathers. Prints a table and judges the stack's promises.
+upstream behind each goes through all weathers. Prints a table, judges the stack's promises
+and tells what happened to one call, and why.
 
 Usage: gauntlet [OPTIONS]
 

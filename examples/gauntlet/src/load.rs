@@ -1,6 +1,8 @@
 //! The load: the same requests at the same times through any client, whatever becomes of them.
 
 use std::{
+    error::Error,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -13,6 +15,7 @@ use http::{Method, Request, Response, StatusCode, Uri, uri::Authority};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
+use portcullis::trace::TraceScope;
 use portcullis_core::{BoxError, RejectionKind, clock, find_error, find_rejection};
 use portcullis_testkit::Seed;
 use tokio::{
@@ -26,7 +29,7 @@ use crate::{
     weather::{Script, Weather},
 };
 
-/// Requests a second.
+/// Requests a second, in all weathers but a burst.
 pub(crate) const RATE: f64 = 150.0;
 /// How long the harness waits for a call. It is no time limit of the client's: the bare one has
 /// none, and its user would wait for ever. A call that is abandoned counts as failed, with the time
@@ -35,6 +38,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after the last request the harness still waits for calls that are out; those that are
 /// left are abandoned.
 pub(crate) const DRAIN: Duration = Duration::from_millis(2_500);
+
+/// The attribute that joins a call's trace and the logs.
+pub(crate) const REQUEST: &str = "request";
 
 /// A request that will be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +78,13 @@ pub(crate) enum Failed {
     Rejected(RejectionKind),
     /// The harness lost its patience.
     Abandoned,
+}
+
+/// A call that failed, with what it failed of.
+#[derive(Debug)]
+struct CallError {
+    failed: Failed,
+    cause: Option<BoxError>,
 }
 
 /// How a side fares at this moment.
@@ -119,15 +132,21 @@ impl Progress {
     }
 }
 
-/// The requests of a run: evenly spaced but for a seeded jitter of half a space, 80 % GET, 15 % PUT,
-/// 5 % POST.
-pub(crate) fn plan(seed: u64, length: Duration) -> Vec<Planned> {
+/// The requests of a run: evenly spaced but for a seeded jitter of half a space, closer in a burst;
+/// 80 % GET, 15 % PUT, 5 % POST.
+pub(crate) fn plan(seed: u64, script: &Script) -> Vec<Planned> {
     let mut seed = Seed::new(seed).split();
-    let space = 1.0 / RATE;
-    let count = (length.as_secs_f64() * RATE) as u32;
-    (0..count)
-        .map(|id| {
-            let at = (f64::from(id) + seed.unit() / 2.0) * space;
+    let phases = script.phases().iter();
+    phases
+        .flat_map(|phase| {
+            let (from, until) = (phase.from.as_secs_f64(), phase.until.as_secs_f64());
+            let space = 1.0 / (RATE * phase.weather.load());
+            let count = ((until - from) / space).round() as u32;
+            (0..count).map(move |place| (from + f64::from(place) * space, space))
+        })
+        .zip(0..)
+        .map(|((from, space), id)| {
+            let at = from + seed.unit() / 2.0 * space;
             let method = match seed.within(0..100) {
                 0..80 => Method::GET,
                 80..95 => Method::PUT,
@@ -160,10 +179,13 @@ where
         let request = request(planned, &upstream);
         let (service, course, progress) = (service.clone(), course.clone(), progress.clone());
         let id = planned.id;
+        // What its user would call it. Nothing is recorded by a client that has no trace layer.
+        let scope = TraceScope::start(format!("{} /", planned.method)).attribute(REQUEST, id);
         calls.spawn(async move {
             let started = clock::now();
             let until = last.min(started + PATIENCE);
-            let result = timeout_at(until.into(), call(service, request)).await;
+            let result = timeout_at(until.into(), scope.try_run(call(service, request))).await;
+            let result = result.map(|called| called.map_err(|error| error.failed));
             let called = Called {
                 id,
                 weather: course.weather_at(started),
@@ -178,22 +200,22 @@ where
     calls.join_all().await
 }
 
-async fn call<S, B>(service: S, request: Request<Full<Bytes>>) -> Result<(), Failed>
+async fn call<S, B>(service: S, request: Request<Full<Bytes>>) -> Result<(), CallError>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: Body<Error: Into<BoxError>>,
 {
     let response = service.oneshot(request).await;
-    let response = response.map_err(|error| Failed::of(&error.into(), Failed::Broken))?;
+    let response = response.map_err(|error| CallError::new(error.into(), Failed::Broken))?;
     let (head, body) = response.into_parts();
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.frame().await {
-        frame.map_err(|error| Failed::of(&error.into(), Failed::Body))?;
+        frame.map_err(|error| CallError::new(error.into(), Failed::Body))?;
     }
     match head.status.is_success() {
         true => Ok(()),
-        false => Err(Failed::Status(head.status)),
+        false => Err(CallError { failed: Failed::Status(head.status), cause: None }),
     }
 }
 
@@ -228,24 +250,64 @@ impl Failed {
     }
 }
 
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "answered {status}"),
+            Self::Connect => f.write_str("no connection could be made"),
+            Self::Broken => f.write_str("the connection broke before the head"),
+            Self::Body => f.write_str("the body broke off"),
+            Self::Rejected(RejectionKind::Elapsed) => f.write_str("its time ran out"),
+            Self::Rejected(_) => f.write_str("the stack refused it"),
+            Self::Abandoned => f.write_str("abandoned"),
+        }
+    }
+}
+
+// ===== impl CallError =====
+
+impl CallError {
+    fn new(cause: BoxError, otherwise: Failed) -> Self {
+        Self { failed: Failed::of(&cause, otherwise), cause: Some(cause) }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failed.fmt(f)
+    }
+}
+
+impl Error for CallError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_plan_hangs_on_its_seed_and_keeps_its_rate() {
-        let second = Duration::from_secs(1);
-        let plan_of = |seed| plan(seed, 20 * second);
+        let script = Script::new(43, 1);
+        let plan_of = |seed| plan(seed, &script);
         assert_eq!(plan_of(1), plan_of(1));
         assert_ne!(plan_of(1), plan_of(2));
 
         let plan = plan_of(1);
-        assert_eq!(plan.len(), 3_000);
+        // Two seconds of it are a burst.
+        assert_eq!(plan.len(), 150 * (43 + 2 * 2));
         assert!(plan.is_sorted_by_key(|planned| planned.at));
-        let in_fourth = |planned: &&Planned| (3 * second..4 * second).contains(&planned.at);
-        assert_eq!(plan.iter().filter(in_fourth).count(), 150);
+        assert!(plan.iter().zip(0..).all(|(planned, id)| planned.id == id));
+        let within = |from: Duration| {
+            let second = from..from + Duration::from_secs(1);
+            plan.iter().filter(|planned| second.contains(&planned.at)).count()
+        };
+        assert_eq!(within(Duration::from_secs(4)), 150);
+        assert_eq!(within(script.phase(Weather::Burst).from), 450);
         let share = |method: Method| plan.iter().filter(|planned| planned.method == method).count();
-        assert!((2_300..2_500).contains(&share(Method::GET)));
-        assert!((100..200).contains(&share(Method::POST)));
+        assert!((5_500..5_800).contains(&share(Method::GET)));
+        assert!((270..440).contains(&share(Method::POST)));
     }
 }

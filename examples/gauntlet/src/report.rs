@@ -11,7 +11,9 @@ use crate::{
     args::Args,
     invariants::Invariant,
     load::Course,
+    story::Story,
     tally::{Figures, SideLog},
+    traces::TraceLog,
     watch::{StackReport, Transition},
     weather::Weather,
 };
@@ -29,9 +31,12 @@ pub(crate) struct Summary {
     rejections: Vec<Counted>,
     timeouts: Vec<Counted>,
     retries: Retries,
+    limit: Limit,
+    traces: Kept,
     breaker_at_end: &'static str,
     transitions: Vec<Changed>,
     invariants: Vec<Invariant>,
+    trace: Option<Story>,
 }
 
 /// Both sides in one weather.
@@ -60,6 +65,23 @@ struct Retries {
     gave_up: Vec<Counted>,
 }
 
+/// What the limit made of attempts.
+#[derive(Debug, Serialize)]
+struct Limit {
+    passed: usize,
+    waited: usize,
+    longest_wait_ms: f64,
+    held_back: usize,
+}
+
+/// What became of traces.
+#[derive(Debug, Serialize)]
+struct Kept {
+    seen: usize,
+    kept: Vec<Counted>,
+    lost: usize,
+}
+
 /// A breaker's change of state.
 #[derive(Debug, Serialize)]
 struct Changed {
@@ -80,6 +102,7 @@ impl Summary {
         bare: &SideLog,
         stack: &SideLog,
         report: &StackReport,
+        traced: &TraceLog,
         invariants: Vec<Invariant>,
     ) -> Self {
         let with_stack = stack.figures();
@@ -110,6 +133,20 @@ impl Summary {
                 after_hint: told.retries.iter().filter(|retry| retry.hinted).count(),
                 gave_up: count(told.gave_up.iter().map(|(_, why)| (*why).to_owned())),
             },
+            limit: Limit {
+                passed: told.passed.len(),
+                waited: told.waited.len(),
+                longest_wait_ms: {
+                    let longest = told.waited.iter().map(|(_, waited)| *waited).max();
+                    longest.unwrap_or_default().as_micros() as f64 / 1e3
+                },
+                held_back: told.held_back,
+            },
+            traces: Kept {
+                seen: traced.seen,
+                kept: count(traced.traced.iter().map(|traced| kept_for(traced.kept).to_owned())),
+                lost: traced.lost,
+            },
             breaker_at_end: report.state_at_end.as_str(),
             transitions: told
                 .transitions
@@ -117,7 +154,14 @@ impl Summary {
                 .map(|transition| Changed::new(transition, course))
                 .collect(),
             invariants,
+            trace: None,
         }
+    }
+
+    /// The same, with the call to end with.
+    pub(crate) fn with_story(mut self, story: Option<Story>) -> Self {
+        self.trace = story;
+        self
     }
 
     /// Whether every promise was kept.
@@ -144,6 +188,15 @@ impl Changed {
             reason: transition.reason.to_string(),
             open_for_ms: transition.open_for.map(|time| time.as_micros() as f64 / 1e3),
         }
+    }
+}
+
+fn kept_for(kept: portcullis::trace::Kept) -> &'static str {
+    match kept {
+        portcullis::trace::Kept::Failed => "failed",
+        portcullis::trace::Kept::Retried => "retried",
+        portcullis::trace::Kept::Slow => "slow",
+        _ => "plain",
     }
 }
 
@@ -206,6 +259,8 @@ mod tests {
             rejections: vec![counted("breaker: open")],
             timeouts: vec![],
             retries: Retries { made: 5, after_hint: 2, gave_up: vec![counted("budget spent")] },
+            limit: Limit { passed: 1, waited: 99_999, longest_wait_ms: 200.1, held_back: 9_999 },
+            traces: Kept { seen: 93_000, kept: vec![counted("failed")], lost: 1 },
             breaker_at_end: "closed",
             transitions: (0..100).map(|_| changed()).collect(),
             invariants: vec![Invariant {
@@ -213,6 +268,7 @@ mod tests {
                 held: false,
                 detail: "many numbers ".repeat(9),
             }],
+            trace: None,
         }
     }
 

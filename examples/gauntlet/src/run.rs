@@ -1,9 +1,9 @@
 //! One run: two upstreams, two clients, one load.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::uri::Authority;
-use portcullis_core::clock;
+use portcullis_core::{BoxError, clock};
 
 use crate::{
     args::Args,
@@ -14,6 +14,7 @@ use crate::{
     report::Summary,
     stack,
     tally::SideLog,
+    traces::Traces,
     upstream::Upstream,
     weather::Script,
 };
@@ -26,10 +27,10 @@ const LEAD: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// When an upstream cannot listen or a setting of the stack is refused.
-pub(crate) async fn run(args: &Args) -> Result<Summary, Box<dyn Error>> {
+/// When an upstream cannot listen, a setting of the stack is refused or the traces cannot be read.
+pub(crate) async fn run(args: &Args) -> Result<Summary, BoxError> {
     let script = Arc::new(Script::new(args.seconds, args.seed));
-    let plan = load::plan(args.seed, script.length());
+    let plan = load::plan(args.seed, &script);
     let course = Course { script: script.clone(), start: clock::now() + LEAD };
     let bare_upstream = Upstream::start(script.clone(), course.start)?;
     let stack_upstream = Upstream::start(script, course.start)?;
@@ -64,7 +65,15 @@ pub(crate) async fn run(args: &Args) -> Result<Summary, Box<dyn Error>> {
         accesses: stack_upstream.stop().await?,
         attempts: stack_log.take(),
     };
-    let invariants =
-        judge(&Evidence { course: &course, bare: &bare, stack: &stack, report: &report });
-    Ok(Summary::new(args, &course, &bare, &stack, &report, invariants))
+    let traces = Traces::of(handle.recorder()).await?;
+    let traced = traces.log();
+    let invariants = judge(&Evidence {
+        course: &course,
+        bare: &bare,
+        stack: &stack,
+        report: &report,
+        traced: &traced,
+    });
+    let story = traces.story(&stack);
+    Ok(Summary::new(args, &course, &bare, &stack, &report, &traced, invariants).with_story(story))
 }

@@ -5,14 +5,16 @@ use std::time::Duration;
 use portcullis::{
     HttpStack, Stack,
     breaker::{self, Window},
+    ratelimit::KeyedLimiter,
     retry::{self, Backoff, BudgetConfig},
+    trace::{MemoryStore, Recorder},
 };
 use portcullis_core::{Invalid, State};
 use tower::Layer;
 
 use crate::{
     client::Bare,
-    watch::{Budget, StackReport, Watch},
+    watch::{Budget, Quota, StackReport, Watch},
 };
 
 /// The limit of a whole call: enough to wait for a server that asks for a second.
@@ -21,6 +23,21 @@ const DEADLINE: Duration = Duration::from_millis(1_800);
 const ATTEMPT: Duration = Duration::from_millis(500);
 /// Probes that may be out at once, and that must succeed.
 const PROBES: u32 = 2;
+
+/// What may be sent in a second: twice the usual load, and two thirds of what comes in a burst.
+const RATE: u32 = 300;
+/// What may be sent at one moment, after a pause.
+const BURST: u32 = 30;
+/// How long an attempt may wait for the limit; one that would wait longer is refused at once.
+const MOST_WAIT: Duration = Duration::from_millis(400);
+/// The upstream asks whom it throttles to come back in a second; it serves others meanwhile, so that
+/// all need not wait as long.
+const MOST_HOLD: Duration = Duration::from_millis(100);
+
+/// The share of unremarkable traces that are kept.
+const SAMPLED: f64 = 0.1;
+/// What the traces of the longest run fit in; the store takes what it needs.
+const STORE: usize = 1 << 30;
 
 /// The service that the stack makes of the bare client.
 pub(crate) type Stacked = <HttpStack as Layer<Bare>>::Service;
@@ -31,6 +48,8 @@ pub(crate) struct Handle {
     watch: Watch,
     breaker: breaker::Handle,
     budget: retry::Budget,
+    limiters: KeyedLimiter,
+    recorder: Recorder,
 }
 
 /// The stack in front of `inner`.
@@ -45,17 +64,25 @@ pub(crate) fn client(inner: Bare, host: &str, seed: u64) -> Result<(Stacked, Han
     // default, a fifth of the calls, would be spent in a long one.
     budget.ratio = 0.4;
     let budget = retry::Budget::new(budget)?;
-    let (soon, later) = (Duration::from_millis(20), Duration::from_millis(200));
+    // No backoff comes near the longest: it is how long a refusal of the limit is worth waiting for.
+    let (soon, longest) = (Duration::from_millis(20), Duration::from_millis(500));
+    let recorder = Recorder::builder().store(MemoryStore::new().with_max_bytes(STORE));
+    let recorder = recorder.sample_rate(SAMPLED).build()?;
     let stack = Stack::production("upstream")
+        .recorder(&recorder)
         .total(|timeout| timeout.total(DEADLINE))
         .attempt(|timeout| timeout.attempt(ATTEMPT))
         .retry(|retry| {
-            let retry = retry.max_attempts(4).backoff(Backoff::exponential(soon, later));
+            let retry = retry.max_attempts(4).backoff(Backoff::exponential(soon, longest));
             retry.shared_budget(budget.clone()).seed(seed)
+        })
+        .limit(|limit| {
+            let limit = limit.rate(RATE, Duration::from_secs(1)).burst(BURST);
+            limit.max_wait(MOST_WAIT).max_hint(MOST_HOLD)
         })
         .breaker(|breaker| {
             // Quick to probe: the weather changes every two seconds.
-            let (initial, cap) = (Duration::from_millis(50), Duration::from_millis(150));
+            let (initial, cap) = (Duration::from_millis(50), Duration::from_millis(200));
             let breaker = breaker.window(Window::Time(Duration::from_secs(2)));
             let breaker = breaker.open_time(initial, cap).probes(PROBES, PROBES);
             breaker.ramp(None).seed(seed)
@@ -63,7 +90,8 @@ pub(crate) fn client(inner: Bare, host: &str, seed: u64) -> Result<(Stacked, Han
         .observe(watch.clone())
         .build()?;
     let breaker = stack.breaker().handles().get_or_create(host);
-    Ok((stack.layer(inner), Handle { watch, breaker, budget }))
+    let limiters = stack.limit().limiters();
+    Ok((stack.layer(inner), Handle { watch, breaker, budget, limiters, recorder }))
 }
 
 // ===== impl Handle =====
@@ -74,9 +102,14 @@ impl Handle {
         self.breaker.state()
     }
 
+    /// Where the traces of its calls are.
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
     /// Everything the layers told, and what they hold at this moment.
     pub(crate) fn report(&self) -> StackReport {
-        let budget = self.budget.config();
+        let (budget, limit) = (self.budget.config(), self.limiters.config());
         StackReport {
             deadline: DEADLINE,
             probe_limit: PROBES as usize,
@@ -84,6 +117,10 @@ impl Handle {
                 capacity: f64::from(budget.capacity),
                 ratio: budget.ratio,
                 reserve_per_second: budget.reserve,
+            },
+            quota: Quota {
+                burst: f64::from(limit.burst),
+                per_second: f64::from(limit.limit) / limit.per.as_secs_f64(),
             },
             told: self.watch.told(),
             state_at_end: self.state(),

@@ -21,7 +21,8 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
-use portcullis_core::{clock, sync::Mutex};
+use portcullis::http::trace_context;
+use portcullis_core::{SpanId, clock, sync::Mutex};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::oneshot,
@@ -40,6 +41,8 @@ pub(crate) struct Access {
     pub(crate) id: u32,
     /// Which attempt the client said it is, from 1.
     pub(crate) attempt: u32,
+    /// The span it was asked in, if it was told.
+    pub(crate) span: Option<SpanId>,
     pub(crate) begun: Instant,
     /// When the head was handed to the connection, or the client was gone.
     pub(crate) ended: Instant,
@@ -185,10 +188,11 @@ async fn answer(
     let (head, body) = request.into_parts();
     let id = number(&head.headers, REQUEST_ID).unwrap_or(u32::MAX);
     let attempt = number(&head.headers, ATTEMPT).unwrap_or(0);
+    let span = trace_context::from_headers(&head.headers).map(|trace| trace.context.span_id);
     let elapsed = begun.saturating_duration_since(shared.start);
     let fate = shared.script.fate(id, attempt, elapsed, rate);
     let mut noting =
-        Noting { shared, access: Access { id, attempt, begun, ended: begun, status: None } };
+        Noting { shared, access: Access { id, attempt, span, begun, ended: begun, status: None } };
 
     // A body that breaks off is the client's doing; the log has the request all the same.
     let _ = body.collect().await;

@@ -18,6 +18,8 @@ pub(crate) struct StackReport {
     pub(crate) probe_limit: usize,
     /// The retry budget.
     pub(crate) budget: Budget,
+    /// The limit by host; there is one host.
+    pub(crate) quota: Quota,
     /// What the layers told.
     pub(crate) told: Told,
     /// The breaker's state once all calls were over.
@@ -37,6 +39,13 @@ pub(crate) struct Budget {
     pub(crate) reserve_per_second: f64,
 }
 
+/// The bound a rate limit keeps: in any interval of t seconds, at most `burst + per_second · t` pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quota {
+    pub(crate) burst: f64,
+    pub(crate) per_second: f64,
+}
+
 /// What the layers told, in the order they told it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
@@ -50,6 +59,12 @@ pub(crate) struct Told {
     pub(crate) gave_up: Vec<(Instant, &'static str)>,
     /// Time limits that ran out.
     pub(crate) timed_out: Vec<(Instant, &'static str)>,
+    /// What the limit let pass, at the times it decided by, or at which those that waited came through.
+    pub(crate) passed: Vec<Instant>,
+    /// Those of them that had waited: when they came through, and how long they had waited.
+    pub(crate) waited: Vec<(Instant, Duration)>,
+    /// How often a hint of the upstream's held everything back.
+    pub(crate) held_back: usize,
     /// Calls that the breaker admitted while half-open.
     pub(crate) probes: Vec<Probe>,
     /// Calls that the breaker admitted, and those of them whose end it learnt.
@@ -135,6 +150,9 @@ impl Told {
                 self.retries.push(Retry { at, hinted });
             }
             What::GaveUp { reason, .. } => self.gave_up.push((at, in_a_word(reason))),
+            What::Acquired { .. } => self.passed.push(at),
+            What::Waited { waited, .. } => self.waited.push((at, waited)),
+            What::HeldBack { .. } => self.held_back += 1,
             What::TimedOut { phase, .. } => self.timed_out.push((at, phase.as_str())),
             What::Admitted { state: State::HalfOpen, .. } => {
                 let half_open = |change: &&Transition| change.to == State::HalfOpen;

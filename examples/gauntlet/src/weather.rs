@@ -11,6 +11,8 @@ use serde::Serialize;
 pub(crate) enum Weather {
     /// Every request is answered within some milliseconds.
     Healthy,
+    /// As in healthy weather, but the load comes three times as fast.
+    Burst,
     /// More than half of the requests take 80 to 300 ms.
     Slow,
     /// 30 % of the requests are answered 503, without `Retry-After`.
@@ -68,14 +70,15 @@ pub(crate) enum Act {
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     seed: u64,
-    phases: [Phase; 9],
+    phases: [Phase; Weather::ALL.len()],
 }
 
 // ===== impl Weather =====
 
 impl Weather {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Healthy,
+        Self::Burst,
         Self::Slow,
         Self::Flaky,
         Self::Throttling,
@@ -90,6 +93,7 @@ impl Weather {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
+            Self::Burst => "burst",
             Self::Slow => "slow",
             Self::Flaky => "30 % 503",
             Self::Throttling => "429 throttling",
@@ -101,12 +105,20 @@ impl Weather {
         }
     }
 
-    /// Seconds of a run of twenty.
+    /// How many times the usual load comes.
+    pub(crate) const fn load(self) -> f64 {
+        match self {
+            Self::Burst => 3.0,
+            _ => 1.0,
+        }
+    }
+
+    /// Seconds of a run of some twenty.
     const fn weight(self) -> f64 {
         match self {
             Self::Healthy | Self::Flaky | Self::HealthyAgain => 3.0,
             Self::Slow | Self::Throttling | Self::Outage | Self::Recovering => 2.0,
-            Self::CutBodies | Self::Hung => 1.5,
+            Self::Burst | Self::CutBodies | Self::Hung => 1.5,
         }
     }
 }
@@ -124,6 +136,9 @@ impl Script {
     /// Each hung request holds two descriptors of this process until its client gives up, and a
     /// client without a timeout takes its time over that.
     const MOST_HUNG: f64 = 2.0;
+    /// What comes faster than it may pass for longer than anybody would wait is refused in the end,
+    /// by whatever limit.
+    const MOST_BURST: f64 = 2.0;
 
     /// The script for a run of so many seconds.
     pub(crate) fn new(seconds: u64, seed: u64) -> Self {
@@ -136,6 +151,7 @@ impl Script {
         let phases = Weather::ALL.map(|weather| {
             let length = match weather {
                 Weather::Outage => (weather.weight() * scale).max(Self::LEAST_OUTAGE),
+                Weather::Burst => (weather.weight() * scale).min(Self::MOST_BURST),
                 Weather::Hung => (weather.weight() * scale).min(Self::MOST_HUNG),
                 Weather::HealthyAgain => seconds - at,
                 _ => weather.weight() * scale,
@@ -185,6 +201,7 @@ impl Script {
             Weather::Recovering => struck(0.4 * (1.0 - phase.progress(elapsed)), Act::Fail),
             // In an outage only what was on its way when it began or ended comes here.
             Weather::Healthy
+            | Weather::Burst
             | Weather::Slow
             | Weather::Throttling
             | Weather::Outage
@@ -253,7 +270,7 @@ mod tests {
             for (both, weather) in script.phases().windows(2).zip(Weather::ALL) {
                 assert_eq!(both[0].until, both[1].from);
                 assert_eq!(script.phase(weather), both[0]);
-                assert!(both[0].until - both[0].from >= Duration::from_millis(240));
+                assert!(both[0].until - both[0].from >= Duration::from_millis(220));
             }
             let outage = script.phase(Weather::Outage);
             assert!(outage.until - outage.from >= Duration::from_millis(999));
@@ -261,6 +278,8 @@ mod tests {
             assert!(last.until - last.from >= Duration::from_millis(1499));
             let hung = script.phase(Weather::Hung);
             assert!(hung.until - hung.from <= Duration::from_millis(2001));
+            let burst = script.phase(Weather::Burst);
+            assert!(burst.until - burst.from <= Duration::from_millis(2001));
         }
     }
 

@@ -2,8 +2,10 @@
 
 mod budget;
 mod logs;
+mod rate;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use serde::Serialize;
 use crate::{
     load::{Course, Failed},
     tally::SideLog,
+    traces::TraceLog,
     watch::{Probe, StackReport, Transition},
     weather::Weather,
 };
@@ -36,11 +39,12 @@ pub(crate) struct Evidence<'a> {
     pub(crate) bare: &'a SideLog,
     pub(crate) stack: &'a SideLog,
     pub(crate) report: &'a StackReport,
+    pub(crate) traced: &'a TraceLog,
 }
 
 /// Judges everything, in the order of the weather.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Invariant> {
-    let Evidence { bare, stack, report, .. } = *evidence;
+    let Evidence { bare, stack, report, traced, .. } = *evidence;
     vec![
         evidence.healthy_rejects_nothing(),
         evidence.healthy_succeeds_as_often(),
@@ -56,6 +60,10 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Vec<Invariant> {
         logs::retries_agree(stack, report),
         logs::agree("bare: client's and upstream's log agree", bare, evidence.course),
         logs::agree("stack: client's and upstream's log agree", stack, evidence.course),
+        rate::judge(stack, report),
+        traces::of_failures(stack, traced),
+        traces::sampled(stack, traced),
+        traces::agree(stack, traced),
     ]
 }
 

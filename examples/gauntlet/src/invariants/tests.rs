@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use portcullis_core::{LayerKind, Reason, RejectionKind, clock};
+use portcullis::trace::Kept;
+use portcullis_core::{
+    FaultKind, LayerKind, Outcome, Reason, RejectionKind, Replay, SpanId, clock,
+};
 
 use super::*;
 use crate::{
     attempts::{Attempt, AttemptEnd},
     load::Called,
+    traces::{Sent, Traced},
     upstream::Access,
-    watch::{Budget, Rejected, Retry, Told},
+    watch::{Budget, Quota, Rejected, Retry, Told},
     weather::Script,
 };
 
@@ -63,13 +67,22 @@ impl Invented {
         run
     }
 
-    /// The names of the promises that are broken.
+    /// The names of the promises that are broken, where the limit and the traces do as they should.
     fn broken(&self) -> Vec<&'static str> {
+        self.broken_where(|_, _| {})
+    }
+
+    /// The same, where what the limit let pass or what the traces say was changed.
+    fn broken_where(&self, change: fn(&mut Told, &mut TraceLog)) -> Vec<&'static str> {
+        let (mut report, mut traced) = (self.report.clone(), self.stack.traced());
+        report.told.passed = self.stack.attempts.iter().map(|attempt| attempt.started).collect();
+        change(&mut report.told, &mut traced);
         let evidence = Evidence {
             course: &self.course,
             bare: &self.bare,
             stack: &self.stack,
-            report: &self.report,
+            report: &report,
+            traced: &traced,
         };
         let judged = judge(&evidence).into_iter();
         judged.filter(|invariant| !invariant.held).map(|invariant| invariant.name).collect()
@@ -104,10 +117,35 @@ impl SideLog {
         self.accesses.push(Access {
             id,
             attempt: 1,
+            span: Some(span(id, 1)),
             begun: at,
             ended: at + TOOK,
             status: Some(status),
         });
+    }
+
+    /// Traces that agree with the logs: of every call that failed or was repeated, and of each tenth
+    /// of the others.
+    fn traced(&self) -> TraceLog {
+        let traced = self.calls.iter().filter_map(|call| {
+            let attempts = self.attempts.iter().filter(|attempt| attempt.id == call.id);
+            let sent: Vec<_> = attempts
+                .map(|attempt| Sent {
+                    span: span(attempt.id, attempt.number),
+                    outcome: outcome(attempt.end),
+                })
+                .collect();
+            let failed = call.result.is_err();
+            let kept = match failed {
+                true => Kept::Failed,
+                false if sent.len() > 1 => Kept::Retried,
+                false if call.id % 10 == 5 => Kept::Share,
+                false => return None,
+            };
+            Some(Traced { id: Some(call.id), kept, failed, sent })
+        });
+        let traced = traced.collect();
+        TraceLog { traced, seen: self.calls.len(), lost: 0, sampled: 0.1 }
     }
 
     fn refused(&mut self, id: u32, at: Instant, sent: bool) {
@@ -137,11 +175,27 @@ fn report() -> StackReport {
     StackReport {
         deadline: Duration::from_secs(1),
         probe_limit: 2,
+        quota: Quota { burst: 5.0, per_second: 20.0 },
         budget: Budget { capacity: 3.0, ratio: 0.1, reserve_per_second: 1.0 },
         told: Told::default(),
         state_at_end: State::Closed,
         tokens_at_end: 0,
         probes_at_end: 0,
+    }
+}
+
+fn span(id: u32, attempt: u32) -> SpanId {
+    SpanId::new(u64::from(id) << 8 | u64::from(attempt)).unwrap()
+}
+
+fn outcome(end: AttemptEnd) -> Outcome {
+    let failure = |kind| Outcome::failure(kind, Replay::Safe);
+    match end {
+        AttemptEnd::Head(status) if status.is_success() => Outcome::Success,
+        AttemptEnd::Head(status) => failure(FaultKind::Status(status.as_u16())),
+        AttemptEnd::Refused => failure(FaultKind::Connect),
+        AttemptEnd::Broken => failure(FaultKind::Other),
+        AttemptEnd::Dropped => Outcome::timeout(),
     }
 }
 
@@ -341,6 +395,7 @@ fn retries_that_are_told_apart_but_sent_at_once_break_it() {
         run.stack.accesses.push(Access {
             id,
             attempt: number,
+            span: Some(span(id, number)),
             begun: at,
             ended: at + TOOK,
             status: Some(status),
@@ -415,4 +470,147 @@ fn a_connection_cut_by_the_outage_is_no_difference() {
     let mut calls = run.stack.calls.iter_mut();
     calls.find(|call| call.id == id).unwrap().result = Err(Failed::Broken);
     assert_eq!(run.broken(), [""; 0]);
+}
+
+#[test]
+fn what_passes_beyond_burst_and_rate_breaks_it() {
+    let name = "limit: burst + rate · t in every interval";
+    let run = Invented::new();
+    // Five at one moment are the burst; a quarter of a second later five more may come.
+    let fits = run.broken_where(|told, _| {
+        let later = told.passed[0] + Duration::from_secs(3_600);
+        told.passed.extend([later; 5]);
+        told.passed.extend([later + Duration::from_millis(250); 5]);
+    });
+    assert_eq!(fits, [""; 0]);
+    let one_more = run.broken_where(|told, _| {
+        let later = told.passed[0] + Duration::from_secs(3_600);
+        told.passed.extend([later; 5]);
+        told.passed.extend([later + Duration::from_millis(249); 5]);
+    });
+    assert_eq!(one_more, [name]);
+}
+
+#[test]
+fn one_that_waited_may_be_told_of_as_late_as_a_timer_is() {
+    let name = "limit: burst + rate · t in every interval";
+    let run = Invented::new();
+    // Its turn may have been the 50 ms before the five that bring in one; there is no room for two.
+    let late = run.broken_where(|told, _| {
+        let later = told.passed[0] + Duration::from_secs(3_600);
+        let woken = later + Duration::from_millis(1);
+        told.passed.extend([later; 5]);
+        told.passed.push(woken);
+        told.waited.push((woken, TOOK));
+    });
+    assert_eq!(late, [""; 0]);
+    let two = run.broken_where(|told, _| {
+        let later = told.passed[0] + Duration::from_secs(3_600);
+        let woken = later + Duration::from_millis(1);
+        told.passed.extend([later; 5]);
+        told.passed.extend([woken; 2]);
+        told.waited.extend([(woken, TOOK); 2]);
+    });
+    assert_eq!(two, [name]);
+}
+
+#[test]
+fn what_is_sent_at_once_or_without_having_passed_breaks_it() {
+    let name = "limit: burst + rate · t in every interval";
+    let mut run = Invented::new();
+    let none = run.broken_where(|told, _| told.passed.truncate(5));
+    assert_eq!(none, [name]);
+
+    for attempt in &mut run.stack.attempts[..7] {
+        attempt.started = run.course.start;
+    }
+    let spread = run.broken_where(|told, _| {
+        let first = told.passed[0];
+        let times = (0..).map(|n| first + Duration::from_millis(100 * n));
+        told.passed = times.take(told.passed.len()).collect();
+    });
+    assert_eq!(spread, [name]);
+}
+
+#[test]
+fn a_failed_call_without_a_trace_that_says_so_breaks_it() {
+    let name = "traces: every failed call has one";
+    let run = Invented::new();
+    let lost = run.broken_where(|_, log| {
+        let failed = log.traced.iter().position(|traced| traced.failed).unwrap();
+        log.traced.remove(failed);
+    });
+    assert_eq!(lost, [name]);
+    let whitewashed = run.broken_where(|_, log| {
+        log.traced.iter_mut().find(|traced| traced.failed).unwrap().failed = false;
+    });
+    assert_eq!(whitewashed, [name]);
+}
+
+#[test]
+fn a_share_that_is_off_its_rate_breaks_it() {
+    let name = "traces: the share of plain successes is as set";
+    let run = Invented::new();
+    // Nine of ninety, where nine ± fourteen may be.
+    assert_eq!(run.broken_where(|_, log| log.sampled = 0.3), [""; 0]);
+    assert_eq!(run.broken_where(|_, log| log.sampled = 0.4), [name]);
+    assert_eq!(run.broken_where(|_, log| log.sampled = 0.005), [name]);
+    assert_eq!(run.broken_where(|_, log| log.sampled = 1.0), [name]);
+}
+
+#[test]
+fn what_is_kept_as_plain_and_is_not_breaks_it() {
+    let name = "traces: the share of plain successes is as set";
+    let run = Invented::new();
+    let failed = run.broken_where(|_, log| {
+        log.traced.iter_mut().find(|traced| traced.failed).unwrap().kept = Kept::Share;
+    });
+    assert_eq!(failed, [name]);
+    assert_eq!(run.broken_where(|_, log| log.seen -= 1), [name]);
+}
+
+#[test]
+fn attempts_that_a_trace_tells_otherwise_break_it() {
+    let name = "traces: attempts equal client's and upstream's log";
+    let breaks: [fn(&mut TraceLog); 6] = [
+        // Left out.
+        |log| {
+            log.traced[0].sent.pop();
+        },
+        // Made up.
+        |log| {
+            let sent = log.traced[0].sent[0];
+            log.traced[0].sent.push(sent);
+        },
+        // In a span that the upstream was not told.
+        |log| log.traced[0].sent[0].span = span(1_000, 1),
+        // Ended otherwise.
+        |log| log.traced[0].sent[0].outcome = Outcome::timeout(),
+        // Told twice.
+        |log| log.traced.push(log.traced[0].clone()),
+        // Of nobody.
+        |log| {
+            log.traced[0].id = None;
+            log.traced[0].kept = Kept::Retried;
+        },
+    ];
+    let mut run = Invented::new();
+    // The upstream's word on a call that was traced, answered 503 and not tried again.
+    run.stack.attempts[5].end = AttemptEnd::Head(StatusCode::SERVICE_UNAVAILABLE);
+    run.stack.accesses[5].status = Some(StatusCode::SERVICE_UNAVAILABLE);
+    run.stack.calls[5].result = Err(Failed::Status(StatusCode::SERVICE_UNAVAILABLE));
+    run.bare.calls[5].result = Err(Failed::Body);
+    assert_eq!(run.broken(), [""; 0]);
+    for (place, break_it) in breaks.into_iter().enumerate() {
+        let mut traced = run.stack.traced();
+        break_it(&mut traced);
+        let judged = super::traces::agree(&run.stack, &traced);
+        assert!(!judged.held && judged.name == name, "break {place}");
+    }
+
+    // An access that no trace and no client knows of.
+    let mut stray = run.stack.accesses[5];
+    stray.attempt = 2;
+    run.stack.accesses.push(stray);
+    assert!(run.broken().contains(&name));
 }

@@ -7,10 +7,12 @@ use std::{
 };
 
 use super::{Changed, Counted, Summary};
-use crate::{load, tally::Figures};
+use crate::{load, story::Story, tally::Figures, weather::Weather};
 
 /// A promise's name takes so much of a line.
 const NAME: usize = 52;
+/// The last screen is made for a terminal of the usual width.
+const TERMINAL: usize = 80;
 /// Wider lines are cut.
 const WIDTH: usize = 100;
 /// More changes of state than this are cut in the middle.
@@ -74,10 +76,13 @@ impl Summary {
         let (seconds, seed, rate) = (self.seconds, self.seed, load::RATE);
         let title = "The same load through a bare client and through the stack";
         writeln!(out, "{}", paint.bold(title))?;
+        let burst = rate * Weather::Burst.load();
         let setting = format!(
-            "{seconds} s · seed {seed} · {rate} requests/s each · the bare client is abandoned after {:?}",
+            "{seconds} s · seed {seed} · {rate} requests/s each, {burst} in the burst · the bare client \
+             is abandoned after {:?}",
             load::PATIENCE
         );
+        let setting = cut_to(&setting, WIDTH);
         writeln!(out, "{}\n", paint.dim(&setting))?;
         self.write_weather(out, paint)?;
         writeln!(out)?;
@@ -85,7 +90,11 @@ impl Summary {
         writeln!(out)?;
         self.write_breaker(out, paint)?;
         writeln!(out)?;
-        self.write_promises(out, paint)
+        self.write_promises(out, paint)?;
+        match &self.trace {
+            Some(story) => write_story(out, paint, story),
+            None => Ok(()),
+        }
     }
 
     fn write_weather(&self, out: &mut String, paint: Paint) -> fmt::Result {
@@ -115,9 +124,20 @@ impl Summary {
         let retried = [("after a backoff", self.retries.made - hinted), ("after a hint", hinted)];
         let retried = retried.map(|(what, count)| Counted { what: what.to_owned(), count });
         counts(out, paint, "rejected", &self.rejections)?;
+        self.write_waits(out, paint)?;
         counts(out, paint, "timed out", &self.timeouts)?;
         counts(out, paint, "retried", &retried)?;
-        counts(out, paint, "gave up", &self.retries.gave_up)
+        counts(out, paint, "gave up", &self.retries.gave_up)?;
+        counts(out, paint, "traces", &self.traces.kept)
+    }
+
+    fn write_waits(&self, out: &mut String, paint: Paint) -> fmt::Result {
+        let limit = &self.limit;
+        let told = format!(
+            "for the limit, {:.0} ms at most · all were held back {} times for a hint",
+            limit.longest_wait_ms, limit.held_back
+        );
+        writeln!(out, "{:<9} {:>6}  {}", "waited", limit.waited, paint.dim(&told))
     }
 
     fn write_breaker(&self, out: &mut String, paint: Paint) -> fmt::Result {
@@ -183,6 +203,16 @@ impl Changed {
     }
 }
 
+fn write_story(out: &mut String, paint: Paint, story: &Story) -> fmt::Result {
+    writeln!(out, "\n\n{}", paint.bold(&story.title()))?;
+    for line in wrap(&story.reason(), TERMINAL) {
+        writeln!(out, "{}", paint.dim(&line))?;
+    }
+    writeln!(out)?;
+    let picture = story.record.waterfall().width(TERMINAL).colour(paint.0).to_string();
+    write!(out, "{}", picture.trim_end())
+}
+
 fn row(name: &str, bare: &Figures, stack: &Figures, paint: Paint) -> String {
     let mut row = format!("{name:<14} {:>8}", stack.requests);
     let success = |figures: &Figures| format!("{:>6.1}", 100.0 * figures.success_rate);
@@ -230,6 +260,22 @@ fn counts(out: &mut String, paint: Paint, name: &str, all: &[Counted]) -> fmt::R
     writeln!(out, "{}", line.trim_end())
 }
 
+/// The lines of a text, broken between its words.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 fn cut_to(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -249,6 +295,12 @@ mod tests {
         {
             assert_eq!(time(ms), shown);
         }
+    }
+
+    #[test]
+    fn a_sentence_is_broken_between_words() {
+        assert_eq!(wrap("it was refused", 8), ["it was", "refused"]);
+        assert_eq!(wrap("it was refused", 14), ["it was refused"]);
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! Whether the limit kept its bound, in every interval.
+
+use std::time::Instant;
+
+use super::{Invariant, TOLERANCE, budget};
+use crate::{
+    tally::SideLog,
+    watch::{Budget, Quota, StackReport},
+};
+
+/// Judges what passed at once by the instants the limit decided by, for which the bound is exact; and
+/// all that passed, and all that was sent.
+///
+/// A call that waited is let pass for the instant of its turn, and told of when a timer has woken it:
+/// in an interval that begins in between, it is one too many. So there the bound holds for an
+/// interval that is longer by as much as a timer may be late.
+pub(super) fn judge(stack: &SideLog, report: &StackReport) -> Invariant {
+    let (told, quota) = (&report.told, report.quota);
+    let passed = sorted(told.passed.iter().copied());
+    let waited = sorted(told.waited.iter().map(|(at, _)| *at));
+    let at_once = without(&passed, &waited);
+    let sent = sorted(stack.attempts.iter().map(|attempt| attempt.started));
+    let exact = worst(&at_once, quota);
+    let (by_passing, by_sending) = (worst(&passed, quota), worst(&sent, quota));
+    let late = quota.burst + quota.per_second * TOLERANCE.as_secs_f64();
+    // It is summed up in floating point.
+    let kept = |worst: f64, allowed: f64| worst <= allowed + 0.01;
+    // What was sent had passed; a limit that nothing passed through limits nothing.
+    let unpassed = sent.len().saturating_sub(passed.len());
+    let held = kept(exact, quota.burst) && kept(by_passing, late) && kept(by_sending, late);
+    Invariant {
+        name: "limit: burst + rate · t in every interval",
+        held: held && unpassed == 0,
+        detail: match unpassed {
+            0 => format!(
+                "at once {exact:.1} of {:.0}, all {by_passing:.1}, sent {by_sending:.1} of {late:.0}",
+                quota.burst
+            ),
+            _ => format!("{unpassed} sent that had not passed"),
+        },
+    }
+}
+
+/// The most by which an interval exceeds what its length allows: at most the burst, if the limit
+/// binds. It is a budget into which nothing flows but time.
+fn worst(passed: &[Instant], quota: Quota) -> f64 {
+    let (capacity, reserve_per_second) = (quota.burst, quota.per_second);
+    let budget = Budget { capacity, ratio: 0.0, reserve_per_second };
+    budget::worst(passed, &[], budget).map_or(0.0, |worst| worst.drawn)
+}
+
+/// Those of `all` that are not among `some`; both are sorted.
+fn without(all: &[Instant], some: &[Instant]) -> Vec<Instant> {
+    let mut some = some.iter().peekable();
+    let mut rest = Vec::with_capacity(all.len());
+    for at in all {
+        while some.next_if(|other| *other < at).is_some() {}
+        if some.next_if_eq(&at).is_none() {
+            rest.push(*at);
+        }
+    }
+    rest
+}
+
+fn sorted(times: impl Iterator<Item = Instant>) -> Vec<Instant> {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    times
+}
