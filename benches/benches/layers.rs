@@ -2,12 +2,13 @@
 //!
 //! The inner service answers at once, or is pending once. Compare ratios, not nanoseconds.
 
+mod inner;
+
 use std::{
     convert::Infallible,
-    future::{Future, Ready, ready},
-    hint::black_box,
-    pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    future::{Future, Ready},
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,25 +21,9 @@ use portcullis::{
 };
 use tower::{Layer, Service, ServiceBuilder};
 
+use self::inner::{AtOnce, call};
+
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// Answers at once.
-#[derive(Clone)]
-struct AtOnce;
-
-impl Service<()> for AtOnce {
-    type Response = ();
-    type Error = Infallible;
-    type Future = Ready<Result<(), Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, (): ()) -> Self::Future {
-        ready(Ok(()))
-    }
-}
 
 /// Answers when it is polled again, so that a timer must be made.
 #[derive(Clone)]
@@ -71,16 +56,8 @@ impl Service<()> for PendingOnce {
     }
 }
 
-/// One call, polled by hand: no executor's cost is measured.
-fn call<S: Service<()>>(service: &mut S) {
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut cx).is_ready());
-    let mut future = pin!(service.call(()));
-    while black_box(future.as_mut().poll(&mut cx)).is_pending() {}
-}
-
 fn measure<S: Service<()>>(c: &mut Criterion, name: &str, mut service: S) {
-    c.bench_function(name, |b| b.iter(|| call(&mut service)));
+    c.bench_function(name, |b| b.iter(|| call(&mut service, ())));
 }
 
 fn breaker(window: Window) -> BreakerLayer {

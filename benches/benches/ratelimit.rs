@@ -3,49 +3,20 @@
 //! The limits are so wide that nothing is refused. governor reads `std`'s clock, as we do outside of a
 //! paused runtime; `at one moment` is the decision alone. Compare ratios, not nanoseconds.
 
-use std::{
-    borrow::Cow,
-    convert::Infallible,
-    future::{Future, Ready, ready},
-    hint::black_box,
-    num::NonZeroU32,
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+mod inner;
+
+use std::{borrow::Cow, num::NonZeroU32, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use governor::{RateLimiter, clock::MonotonicClock};
 use portcullis_ratelimit::{Bucket, Limiter, LimiterBuilder, Quota, RateLimitLayer};
-use tower::{Layer, Service};
+use tower::Layer;
+
+use self::inner::{AtOnce, call};
 
 /// A billion a second, and as many at one moment.
 const MOST: u32 = 1_000_000_000;
 const KEYS: usize = 1_000;
-
-#[derive(Clone)]
-struct AtOnce;
-
-impl<Req> Service<Req> for AtOnce {
-    type Response = ();
-    type Error = Infallible;
-    type Future = Ready<Result<(), Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Req) -> Self::Future {
-        ready(Ok(()))
-    }
-}
-
-fn call<S: Service<Req>, Req>(service: &mut S, req: Req) {
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut cx).is_ready());
-    let mut future = pin!(service.call(req));
-    assert!(black_box(future.as_mut().poll(&mut cx)).is_ready());
-}
 
 fn wide() -> LimiterBuilder {
     Limiter::builder("bench").rate(MOST, Duration::from_secs(1)).burst(MOST)

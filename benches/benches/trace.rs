@@ -1,11 +1,10 @@
 //! What recording a call costs: alone, and with a whole stack inside.
 
+mod inner;
+
 use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    hint::black_box,
     pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -20,35 +19,12 @@ use portcullis::{
 use portcullis_trace::{Recorder, TraceLayer, TraceScope};
 use tower::{Layer, Service, ServiceBuilder};
 
+use self::inner::{AtOnce, call};
+
 const LIMIT: Duration = Duration::from_secs(30);
 
-#[derive(Clone)]
-struct AtOnce;
-
-impl Service<()> for AtOnce {
-    type Response = ();
-    type Error = Infallible;
-    type Future = Ready<Result<(), Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, (): ()) -> Self::Future {
-        ready(Ok(()))
-    }
-}
-
-/// One call, polled by hand: no executor's cost is measured.
-fn call<S: Service<()>>(service: &mut S) {
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut cx).is_ready());
-    let mut future = pin!(service.call(()));
-    while black_box(future.as_mut().poll(&mut cx)).is_pending() {}
-}
-
 fn measure<S: Service<()>>(c: &mut Criterion, name: &str, mut service: S) {
-    c.bench_function(name, |b| b.iter(|| call(&mut service)));
+    c.bench_function(name, |b| b.iter(|| call(&mut service, ())));
 }
 
 macro_rules! stack {
@@ -80,7 +56,7 @@ fn trace(c: &mut Criterion) {
     c.bench_function("stack, told to an observer that does nothing", |b| {
         let mut service = stack!();
         let call_it = with().observe(|_: &Event<'_>| {}).run(async {
-            b.iter(|| call(&mut service));
+            b.iter(|| call(&mut service, ()));
         });
         assert!(pin!(call_it).poll(&mut Context::from_waker(Waker::noop())).is_ready());
     });
@@ -98,7 +74,7 @@ fn trace(c: &mut Criterion) {
         b.iter(|| {
             let scope = TraceScope::start("bench").recorder(&none).run(async {
                 for _ in 0..10 {
-                    call(&mut service);
+                    call(&mut service, ());
                 }
             });
             let mut cx = Context::from_waker(Waker::noop());

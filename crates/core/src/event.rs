@@ -368,6 +368,12 @@ where
     }
 }
 
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn on_event(&self, event: &Event<'_>) {
+        (**self).on_event(event);
+    }
+}
+
 // ===== impl Voice =====
 
 impl Voice {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_breaker::{self as breaker, BreakerBuilder, BreakerLayer};
-use portcullis_core::{Event, Invalid, Observer, Registry};
+use portcullis_core::{Invalid, Observer, Registry};
 use portcullis_http::{ByHost, CloneBody, HttpClassifier, PropagateLayer};
 use portcullis_ratelimit::{self as ratelimit, RateLimitBuilder, RateLimitLayer};
 use portcullis_retry::{RetryBuilder, RetryLayer};
@@ -172,16 +172,12 @@ impl<K, C> StackBuilder<K, C> {
     /// Tells `observer` what every layer decides.
     pub fn observe(mut self, observer: impl Observer) -> Self {
         let observer = Arc::new(observer);
-        let tell = || {
-            let observer = observer.clone();
-            move |event: &Event<'_>| observer.on_event(event)
-        };
-        self.trace = self.trace.observe(tell());
-        self.total = self.total.observe(tell());
-        self.limit = self.limit.observe(tell());
-        self.retry = self.retry.observe(tell());
-        self.breaker = self.breaker.observe(tell());
-        self.attempt = self.attempt.observe(tell());
+        self.trace = self.trace.observe(observer.clone());
+        self.total = self.total.observe(observer.clone());
+        self.retry = self.retry.observe(observer.clone());
+        self.limit = self.limit.observe(observer.clone());
+        self.breaker = self.breaker.observe(observer.clone());
+        self.attempt = self.attempt.observe(observer);
         self
     }
 
