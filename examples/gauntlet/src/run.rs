@@ -74,6 +74,6 @@ pub(crate) async fn run(args: &Args) -> Result<Summary, BoxError> {
         report: &report,
         traced: &traced,
     });
-    let story = traces.story(&stack);
+    let story = traces.story(&stack, &course);
     Ok(Summary::new(args, &course, &bare, &stack, &report, &traced, invariants).with_story(story))
 }

@@ -10,6 +10,7 @@ use portcullis_core::FaultKind;
 use serde::{Serialize, Serializer};
 
 use crate::{
+    load::Course,
     tally::SideLog,
     traces::{Traces, request},
     weather::Weather,
@@ -20,11 +21,11 @@ use crate::{
 pub(crate) struct Story {
     /// The request's id in the logs.
     pub(crate) request: u32,
-    /// The weather that it was made in.
-    pub(crate) weather: Weather,
+    /// The weather that it was made in, and what came before it was over.
+    pub(crate) weather: Vec<Weather>,
     /// What happened to it, in the order of [`Turn`].
     pub(crate) turns: Vec<Turn>,
-    /// How many traces it was chosen of.
+    /// How many it was chosen of: calls that came through trouble, or all, if none did.
     pub(crate) chosen_of: usize,
     /// Its trace.
     #[serde(serialize_with = "record")]
@@ -66,19 +67,24 @@ pub(crate) enum Turn {
 // ===== impl Traces =====
 
 impl Traces {
-    /// The call that the most different things happened to; of several, the one that is told in the
-    /// fewest words.
-    pub(crate) fn story(&self, side: &SideLog) -> Option<Story> {
+    /// Of the calls that came through trouble (of all, if none did) the one that the most different
+    /// things happened to; of several, the one that is told in the fewest words.
+    pub(crate) fn story(&self, side: &SideLog, course: &Course) -> Option<Story> {
         let rank = |(trace, turns): &(&Arc<Trace>, Vec<Turn>)| {
             let told: usize = trace.calls.iter().map(|call| call.events.len()).sum();
             let id = request(trace);
-            (turns.len(), Reverse(told), Reverse(id))
+            (turns.contains(&Turn::Saved), turns.len(), Reverse(told), Reverse(id))
         };
-        let all = self.kept.iter().map(|trace| (trace, turns(trace)));
-        let (record, turns) = all.max_by_key(rank)?;
+        let all: Vec<_> = self.kept.iter().map(|trace| (trace, turns(trace))).collect();
+        let saved = all.iter().filter(|(_, turns)| turns.contains(&Turn::Saved)).count();
+        let (record, turns) = all.into_iter().max_by_key(rank)?;
         let request = request(record)?;
-        let weather = side.calls.iter().find(|call| call.id == request)?.weather;
-        let chosen_of = self.kept.len();
+        let call = side.calls.iter().find(|call| call.id == request)?;
+        let (from, until) = (course.since_start(call.started), course.since_start(call.ended));
+        let phases = course.script.phases().iter();
+        let weather = phases.filter(|phase| phase.from <= until && from < phase.until);
+        let weather = weather.map(|phase| phase.weather).collect();
+        let chosen_of = if saved > 0 { saved } else { self.kept.len() };
         Some(Story { request, weather, turns, chosen_of, record: record.clone() })
     }
 }
@@ -88,8 +94,8 @@ impl Traces {
 impl Story {
     /// Who it is about.
     pub(crate) fn title(&self) -> String {
-        let (request, weather) = (self.request, self.weather.name());
-        format!("one call: request {request}, made in this weather: {weather}")
+        let weather: Vec<_> = self.weather.iter().map(|weather| weather.name()).collect();
+        format!("one call: request {} · weather: {}", self.request, weather.join(", then "))
     }
 
     /// Why it was chosen, in a sentence.
@@ -100,8 +106,14 @@ impl Story {
             [] => last.to_owned(),
             others => format!("{} and {last}", others.join(", ")),
         };
-        let all = self.chosen_of;
-        format!("chosen of {all} traces, for the most different things happened to it: it {turns}")
+        let all = match self.turns.contains(&Turn::Saved) {
+            true => "calls that came through trouble",
+            false => "traces",
+        };
+        format!(
+            "chosen of {} {all}, for the most different things happened to it: it {turns}",
+            self.chosen_of
+        )
     }
 }
 
@@ -187,7 +199,14 @@ mod tests {
     use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
-    use crate::load::{Called, REQUEST};
+    use crate::{
+        load::{Called, REQUEST},
+        weather::Script,
+    };
+
+    fn course() -> Course {
+        Course { script: Arc::new(Script::new(20, 1)), start: clock::now() }
+    }
 
     fn called(id: u32, at: Instant) -> Called {
         Called { id, weather: Weather::Flaky, started: at, ended: at, result: Ok(()) }
@@ -224,13 +243,15 @@ mod tests {
     #[tokio::test]
     async fn the_call_that_most_happened_to_is_told() {
         let (traces, side) = three().await.unwrap();
-        let story = traces.story(&side).unwrap();
+        let story = traces.story(&side, &course()).unwrap();
+        assert_eq!(story.title(), "one call: request 8 · weather: healthy");
         assert_eq!(story.request, 8);
         assert_eq!(story.turns, [Turn::Failed, Turn::BackedOff, Turn::Saved]);
         assert_eq!(
             story.reason(),
-            "chosen of 3 traces, for the most different things happened to it: it was answered a bad \
-             status, was retried after a backoff and succeeded in the end"
+            "chosen of 1 calls that came through trouble, for the most different things \
+             happened to it: it was answered a bad status, was retried after a backoff and succeeded in \
+             the end"
         );
         let json = serde_json::to_value(&story).unwrap();
         assert_eq!(json["turns"][1], "backed_off");
@@ -251,6 +272,6 @@ mod tests {
 
     #[test]
     fn nothing_is_told_of_no_traces() {
-        assert!(Traces::default().story(&SideLog::default()).is_none());
+        assert!(Traces::default().story(&SideLog::default(), &course()).is_none());
     }
 }

@@ -87,7 +87,7 @@ fn requests_before(requests: &[Instant], at: Instant) -> usize {
     requests.partition_point(|&request| request < at)
 }
 
-fn sorted(times: impl Iterator<Item = Instant>) -> Vec<Instant> {
+pub(super) fn sorted(times: impl Iterator<Item = Instant>) -> Vec<Instant> {
     let mut times: Vec<_> = times.collect();
     times.sort_unstable();
     times

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{Invariant, TOLERANCE, budget};
+use super::{
+    Invariant, TOLERANCE,
+    budget::{self, sorted},
+};
 use crate::{
     tally::SideLog,
     watch::{Budget, Quota, StackReport},
@@ -60,10 +63,4 @@ fn without(all: &[Instant], some: &[Instant]) -> Vec<Instant> {
         }
     }
     rest
-}
-
-fn sorted(times: impl Iterator<Item = Instant>) -> Vec<Instant> {
-    let mut times: Vec<_> = times.collect();
-    times.sort_unstable();
-    times
 }

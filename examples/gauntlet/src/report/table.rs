@@ -204,7 +204,10 @@ impl Changed {
 }
 
 fn write_story(out: &mut String, paint: Paint, story: &Story) -> fmt::Result {
-    writeln!(out, "\n\n{}", paint.bold(&story.title()))?;
+    writeln!(out, "\n")?;
+    for line in wrap(&story.title(), TERMINAL) {
+        writeln!(out, "{}", paint.bold(&line))?;
+    }
     for line in wrap(&story.reason(), TERMINAL) {
         writeln!(out, "{}", paint.dim(&line))?;
     }
