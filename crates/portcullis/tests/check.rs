@@ -161,8 +161,8 @@ fn limits_of_the_rate_limit_are_held_against_the_total_one() {
     let finding = find(&report, "hint-outlasts-wait");
     assert_eq!(
         finding.why,
-        "A hint holds for up to 60s, and a call waits no longer than 1s for its turn. A retry waits \
-         for a refusal's time if that is 5s or less."
+        "A hint holds for up to 60s, and a call waits no longer than 1s for its turn. A refused \
+         attempt is made again if that takes 5s or less."
     );
     assert_eq!(find(&report, "hint-beyond-total").part, Part::Retry);
 }

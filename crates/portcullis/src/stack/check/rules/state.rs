@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use portcullis_breaker::{BreakerConfig, Mode, SlowPhase, Window};
 use portcullis_ratelimit::RateLimitConfig;
+use portcullis_retry::Policy;
 
 use super::{
     super::{
@@ -35,9 +36,9 @@ impl Findings {
         let longest = least([Some(max_wait), bounds.total_to_head]).unwrap_or(max_wait);
         if hint > longest {
             let retried = settings.retry.as_ref().filter(|_| bounds.attempts > 1);
-            let retried = retried.map(|retry| retry.max_hint().min(retry.longest_backoff()));
+            let retried = retried.map(|retry| refusal_wait(retry, bounds));
             let retried = retried.map_or(String::new(), |longest| {
-                format!(" A retry waits for a refusal's time if that is {longest:?} or less.")
+                format!(" A refused attempt is made again if that takes {longest:?} or less.")
             });
             self.note(
                 Part::Limit,
@@ -144,16 +145,15 @@ impl Findings {
             true => breaker.open_initial / 2,
             false => breaker.open_initial,
         };
-        let own = retry.max_hint().min(retry.longest_backoff());
-        let waits = least([Some(own), bounds.total_to_head]).unwrap_or(own);
+        let waits = refusal_wait(retry, bounds);
         if breaker.mode == Mode::Automatic && shortest > waits {
             self.note(
                 Part::Breaker,
                 "open-outlasts-retries",
                 "A call that finds the breaker newly open is refused; it is not retried.",
                 format!(
-                    "It opens for {shortest:?} at least, and a retry waits for a refusal's time if \
-                     that is {waits:?} or less."
+                    "It opens for {shortest:?} at least, and a retry waits no longer than {waits:?} \
+                     for its end."
                 ),
                 "Nothing: that spares the server, and callers learn at once.",
             );
@@ -175,6 +175,12 @@ impl Findings {
             );
         }
     }
+}
+
+/// The longest that a retry waits for the time that a refusal by a layer below names.
+fn refusal_wait(retry: &Policy, bounds: &Bounds) -> Duration {
+    let own = retry.max_hint().min(retry.longest_backoff());
+    least([Some(own), bounds.total_to_head]).unwrap_or(own)
 }
 
 /// What passes a limit in any interval of this length, at a cost of 1 each.
