@@ -4,6 +4,7 @@ mod table;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use portcullis::Report;
 use serde::Serialize;
 
 pub(crate) use self::table::Paint;
@@ -36,6 +37,7 @@ pub(crate) struct Summary {
     breaker_at_end: &'static str,
     transitions: Vec<Changed>,
     invariants: Vec<Invariant>,
+    check: Vec<Found>,
     trace: Option<Story>,
 }
 
@@ -80,6 +82,16 @@ struct Kept {
     seen: usize,
     kept: Vec<Counted>,
     lost: usize,
+}
+
+/// What the stack's check says of its settings.
+#[derive(Debug, Serialize)]
+struct Found {
+    severity: String,
+    part: String,
+    code: &'static str,
+    what: String,
+    why: String,
 }
 
 /// A breaker's change of state.
@@ -154,8 +166,22 @@ impl Summary {
                 .map(|transition| Changed::new(transition, course))
                 .collect(),
             invariants,
+            check: Vec::new(),
             trace: None,
         }
+    }
+
+    /// The same, with what the check of the settings says.
+    pub(crate) fn with_check(mut self, report: &Report) -> Self {
+        let found = report.findings.iter().map(|finding| Found {
+            severity: finding.severity.to_string(),
+            part: finding.part.to_string(),
+            code: finding.code,
+            what: finding.what.clone(),
+            why: finding.why.clone(),
+        });
+        self.check = found.collect();
+        self
     }
 
     /// The same, with the call to end with.
@@ -268,6 +294,13 @@ mod tests {
                 held: false,
                 detail: "many numbers ".repeat(9),
             }],
+            check: vec![Found {
+                severity: "note".to_owned(),
+                part: "retry".to_owned(),
+                code: "worst-case-amplification",
+                what: "One call sends at most 4 requests.".to_owned(),
+                why: "max_attempts is 4.".to_owned(),
+            }],
             trace: None,
         }
     }
@@ -299,6 +332,7 @@ mod tests {
         assert_eq!(json["amplification"], 1.37);
         assert_eq!(json["transitions"][99]["to"], "closed");
         assert_eq!(json["invariants"][0]["held"], false);
+        assert_eq!(json["check"][0]["code"], "worst-case-amplification");
     }
 
     #[test]

@@ -75,5 +75,7 @@ pub(crate) async fn run(args: &Args) -> Result<Summary, BoxError> {
         traced: &traced,
     });
     let story = traces.story(&stack, &course);
-    Ok(Summary::new(args, &course, &bare, &stack, &report, &traced, invariants).with_story(story))
+    Ok(Summary::new(args, &course, &bare, &stack, &report, &traced, invariants)
+        .with_check(handle.check())
+        .with_story(story))
 }

@@ -1,9 +1,9 @@
 //! The client with the stack in front.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use portcullis::{
-    HttpStack, Stack,
+    HttpStack, Report, Stack,
     breaker::{self, Window},
     ratelimit::KeyedLimiter,
     retry::{self, Backoff, BudgetConfig},
@@ -50,6 +50,7 @@ pub(crate) struct Handle {
     budget: retry::Budget,
     limiters: KeyedLimiter,
     recorder: Recorder,
+    check: Arc<Report>,
 }
 
 /// The stack in front of `inner`.
@@ -91,7 +92,8 @@ pub(crate) fn client(inner: Bare, host: &str, seed: u64) -> Result<(Stacked, Han
         .build()?;
     let breaker = stack.breaker().handles().get_or_create(host);
     let limiters = stack.limit().limiters();
-    Ok((stack.layer(inner), Handle { watch, breaker, budget, limiters, recorder }))
+    let check = Arc::new(stack.check());
+    Ok((stack.layer(inner), Handle { watch, breaker, budget, limiters, recorder, check }))
 }
 
 // ===== impl Handle =====
@@ -100,6 +102,11 @@ impl Handle {
     /// The breaker's state at this moment.
     pub(crate) fn state(&self) -> State {
         self.breaker.state()
+    }
+
+    /// What its settings come to, taken together.
+    pub(crate) fn check(&self) -> &Report {
+        &self.check
     }
 
     /// Where the traces of its calls are.

@@ -90,6 +90,7 @@ impl Summary {
         writeln!(out)?;
         self.write_breaker(out, paint)?;
         writeln!(out)?;
+        self.write_check(out, paint)?;
         self.write_promises(out, paint)?;
         match &self.trace {
             Some(story) => write_story(out, paint, story),
@@ -179,6 +180,21 @@ impl Summary {
             _ => paint.bad(&format!("{broken} of {all} promises broken")),
         };
         write!(out, "{sum}")
+    }
+}
+
+impl Summary {
+    /// What `Stack::check` says of the settings, each in a line.
+    fn write_check(&self, out: &mut String, paint: Paint) -> fmt::Result {
+        if self.check.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "{}", paint.bold("the settings, checked"))?;
+        for found in &self.check {
+            let line = format!(" {:<8} {:<14} {}", found.severity, found.part, found.what);
+            writeln!(out, "{}", cut_to(&line, WIDTH))?;
+        }
+        writeln!(out)
     }
 }
 
