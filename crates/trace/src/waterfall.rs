@@ -221,23 +221,41 @@ impl Waterfall<'_> {
             pen.line(f, Style::Bold, shown.trim_end())?;
             let pairs = call.attributes.iter().map(|(key, value)| format!("{key}={value}"));
             self.paragraph(f, "  ", &pairs.collect::<Vec<_>>().join(" · "), Style::Plain)?;
-            self.events(f, &call.events, call.omitted_events)?;
+            self.events(f, Some(call), &call.events, call.omitted_events)?;
             self.texts(f, call.error.as_deref(), call.output.as_ref())?;
         }
         if !self.trace.events.is_empty() {
             f.write_str("\n")?;
             pen.line(f, Style::Bold, "outside of its calls")?;
-            self.events(f, &self.trace.events, self.trace.omitted.events)?;
+            self.events(f, None, &self.trace.events, self.trace.omitted.events)?;
         }
         Ok(())
     }
 
-    fn events(&self, f: &mut fmt::Formatter<'_>, events: &[Event], omitted: u32) -> fmt::Result {
+    fn events(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        of: Option<&Call>,
+        events: &[Event],
+        omitted: u32,
+    ) -> fmt::Result {
         let pen = self.pen();
-        // Who tells, as wide as it must be, within reason.
+        // Who tells, as wide as it must be, within reason. What the call's title says already is not
+        // said again.
         let teller = |event: &Event| {
-            let name = format!("{} {}", event.layer, event.name);
-            event.key.as_ref().map_or(name.clone(), |key| format!("{name} [{key}]"))
+            let mut teller = event.layer.to_string();
+            if of.is_none_or(|call| call.name != event.name) {
+                let _ = write!(teller, " {}", event.name);
+            }
+            let known = |key: &str| {
+                of.is_some_and(|of| {
+                    [&of.target, &of.key].into_iter().any(|it| it.as_deref() == Some(key))
+                })
+            };
+            if let Some(key) = event.key.as_deref().filter(|key| !known(key)) {
+                let _ = write!(teller, " [{key}]");
+            }
+            teller
         };
         let widest = events.iter().map(|event| width(&printable(&teller(event)))).max();
         let widest = widest.unwrap_or(0).clamp(8, 24);
