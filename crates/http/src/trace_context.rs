@@ -102,7 +102,7 @@ fn parse_tracestate(headers: &HeaderMap) -> Option<Arc<str>> {
     let mut whole = String::new();
     for value in headers.get_all(TRACESTATE) {
         let value = value.to_str().ok()?;
-        if whole.len() + value.len() >= LONGEST_STATE {
+        if whole.len() + usize::from(!whole.is_empty()) + value.len() > LONGEST_STATE {
             return None;
         }
         if !whole.is_empty() {
@@ -262,6 +262,9 @@ mod tests {
         }
         assert!(state(&[&long]).is_some());
         assert_eq!(state(&[&long, &long.replace("a=", "b=")]), None, "too long together");
+        // 255 and a comma and 256 are the 512 characters that must be handed on.
+        let [one, two] = [("a", 253), ("b", 254)].map(|(k, n)| format!("{k}={}", "x".repeat(n)));
+        assert_eq!(state(&[&one, &two]).map(|state| state.len()), Some(512));
     }
 
     proptest! {

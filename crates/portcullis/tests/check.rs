@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis::{
     Finding, HttpStack, Part, Preset, Report, Severity, Stack, StackBuilder,
-    breaker::{Mode, SlowPhase, Window},
+    breaker::{BreakerLayer, Mode, SlowPhase, Window},
     check_order,
     retry::{Backoff, BudgetConfig, Jitter, RetryBuilder},
     timeout::{Limits, TimeoutLayer},
@@ -342,4 +342,28 @@ fn every_code_is_in_the_docs() {
         codes += 1;
     }
     assert!(codes >= 30, "found only {codes} codes");
+}
+
+#[test]
+fn a_breaker_that_hosts_share_is_reached_by_the_limits_of_all() {
+    let few = |stack: StackBuilder| {
+        stack
+            .limit(|limit| limit.rate(1, SECOND).burst(5))
+            .breaker(|breaker| breaker.minimum_calls(2_000).consecutive_failures(None))
+    };
+    assert!(report(few).find("minimum-calls-out-of-reach").is_some());
+
+    let shared = BreakerLayer::builder("shared").minimum_calls(2_000).build().unwrap();
+    let report = production(few).with_breaker(shared).check();
+    assert!(report.find("minimum-calls-out-of-reach").is_none(), "{report}");
+}
+
+#[test]
+fn the_longest_call_is_said_to_be_of_no_named_operation_where_there_are_some() {
+    let report = report(|stack| {
+        let export = Limits::new().with_total(300 * SECOND);
+        stack.total(|total| total.operation("export", export))
+    });
+    let finding = find(&report, "worst-case-latency");
+    assert_eq!(finding.what, "A call of no named operation takes at most 30s.");
 }

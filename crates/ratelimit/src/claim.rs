@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -211,6 +212,21 @@ impl<L: Slots> Drop for Claim<L> {
             && let Some(slot) = &self.slots.as_mut()[index]
         {
             slot.limiter.bucket().cancel(slot.limiter.quota(), reservation, clock::now());
+        }
+    }
+}
+
+/// Puts a call before one limit more. One that it stands before already is the same limit, and is
+/// charged once: taken twice, all and nothing would wait for each other.
+pub(crate) fn add(slots: &mut [Option<Slot>], limiter: Limiter) {
+    for slot in slots {
+        match slot {
+            Some(slot) if Arc::ptr_eq(&slot.limiter.inner, &limiter.inner) => return,
+            Some(_) => {}
+            None => {
+                *slot = Some(Slot::new(limiter));
+                return;
+            }
         }
     }
 }

@@ -102,6 +102,9 @@ pub enum Refusal {
     },
 }
 
+/// The longest that calls wait for a debt to be paid off, in nanoseconds: a day, as for hints.
+const LONGEST_DEBT: u64 = 86_400 * 1_000_000_000;
+
 // ===== impl Quota =====
 
 impl Quota {
@@ -268,7 +271,9 @@ impl Bucket {
     /// could be used by others, and would be used twice. Nor is anything given back that somebody waits
     /// behind, who would not pass any earlier for it, or that a hint holds back.
     ///
-    /// With instants in order the bound holds for the costs as settled. A `now` that is older by δ than
+    /// A debt is cut to what a day pays off: what is charged above it is lost.
+    ///
+    /// With instants in order, and but for a debt that was cut, the bound holds for the costs as settled. A `now` that is older by δ than
     /// the last instant told may loosen it by δ/T.
     #[expect(clippy::needless_pass_by_value, reason = "a charge is settled once")]
     pub fn settle(&self, quota: &Quota, charge: Charge, actual: u32, now: Instant) {
@@ -277,9 +282,11 @@ impl Bucket {
         } else {
             let (at, more) = (quota.nanos(now), quota.span(actual - charge.cost));
             let mut tat = self.tat.load(Relaxed);
+            // What a peer says a call cost is not to close a limit for good.
+            let most = at.saturating_add(LONGEST_DEBT);
             while let Err(changed) = self.tat.compare_exchange_weak(
                 tat,
-                tat.max(at).saturating_add(more),
+                tat.max(at).saturating_add(more).min(most.max(tat)),
                 Release,
                 Relaxed,
             ) {

@@ -6,7 +6,7 @@ use portcullis_core::{Call, Invalid, Keyed, Reason, What};
 
 use crate::{
     Bucket, Limited, Limiter, LimiterBuilder, RateLimitConfig, Receipt, UntilReady,
-    claim::{MOST, Several, Slot, Slots},
+    claim::{self, MOST, Several, Slot, Slots},
     limiter::Shared,
 };
 
@@ -240,8 +240,8 @@ impl Limits {
 
     fn slots(&self) -> Several {
         let mut slots = Several::none();
-        for (slot, limiter) in slots.iter_mut().zip(&*self.limiters) {
-            *slot = Some(Slot::new(limiter.clone()));
+        for limiter in &*self.limiters {
+            claim::add(&mut slots, limiter.clone());
         }
         slots
     }

@@ -6,7 +6,7 @@ use portcullis_core::{Call, Key};
 
 use crate::{
     KeyedLimiter, Limiter,
-    claim::{One, Several, Slot, Slots},
+    claim::{self, One, Several, Slot, Slots},
 };
 
 /// Finds the limits of a call: [`Single`], [`ByKey`], or [`Both`] of such.
@@ -121,13 +121,8 @@ impl<Req, A: Select<Req>, B: Select<Req>> Select<Req> for Both<A, B> {
 
     fn find(&self, req: &Req, call: &Call) -> Several {
         let mut slots = Several::none();
-        let mut free = slots.iter_mut();
         // That they fit was checked when the layer was built.
-        self.each(req, call, &mut |limiter| {
-            if let Some(slot) = free.next() {
-                *slot = Some(Slot::new(limiter));
-            }
-        });
+        self.each(req, call, &mut |limiter| claim::add(&mut slots, limiter));
         slots
     }
 

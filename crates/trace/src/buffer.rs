@@ -30,6 +30,8 @@ pub(crate) struct Buffer {
     pub(crate) rejection: Option<RejectionKind>,
     pub(crate) events: Vec<Note>,
     pub(crate) omitted_events: u32,
+    /// The highest number of an attempt that was told of, whether or not its events were kept.
+    pub(crate) attempts: u32,
     pub(crate) words: Words,
     pub(crate) attributes: Vec<(String, String)>,
     pub(crate) omitted_attributes: u32,
@@ -118,6 +120,7 @@ impl Buffer {
             rejection: None,
             events: Vec::with_capacity(USUAL_EVENTS),
             omitted_events: 0,
+            attempts: 0,
             words: Words {
                 text: String::with_capacity(USUAL_TEXT),
                 ends: Vec::with_capacity(USUAL_EVENTS),
@@ -145,6 +148,7 @@ impl Buffer {
         self.rejection = None;
         self.events.clear();
         self.omitted_events = 0;
+        self.attempts = 0;
         self.words.text.clear();
         self.words.ends.clear();
         self.attributes.clear();
@@ -165,6 +169,7 @@ impl Buffer {
             What::Rejected { rejection } => self.rejection = Some(rejection.kind()),
             _ => {}
         }
+        self.attempts = self.attempts.max(event.call.attempt());
         if self.events.len() >= limits.max_events {
             self.omitted_events = self.omitted_events.saturating_add(1);
             return;

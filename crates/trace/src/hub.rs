@@ -170,9 +170,23 @@ impl Hub {
         }
     }
 
-    /// The next trace to store, failures first.
-    pub(crate) fn next(&self) -> Option<Finished> {
-        self.urgent.pop().or_else(|| self.usual.pop())
+    /// How many failures and how many others wait by now.
+    pub(crate) fn backlog(&self) -> [usize; 2] {
+        [self.urgent.len(), self.usual.len()]
+    }
+
+    /// The next of a [`backlog`](Self::backlog) to store, failures first.
+    pub(crate) fn next(&self, backlog: &mut [usize; 2]) -> Option<Finished> {
+        for (left, queue) in backlog.iter_mut().zip([&self.urgent, &self.usual]) {
+            if *left > 0 {
+                *left -= 1;
+                if let Some(finished) = queue.pop() {
+                    return Some(finished);
+                }
+                *left = 0;
+            }
+        }
+        None
     }
 
     pub(crate) fn recycle(&self, mut root: Box<Buffer>) {
@@ -201,8 +215,8 @@ impl Hub {
     }
 
     /// For the writer: lets traces gather, unless somebody waits for them.
-    pub(crate) fn gather(&self) {
-        if !self.is_stopped() && self.flushes.lock().waiting.is_empty() {
+    pub(crate) fn gather(&self, enough: usize) {
+        if self.waiting() < enough && !self.is_stopped() && self.flushes.lock().waiting.is_empty() {
             thread::park_timeout(self.config.batch_interval);
         }
     }

@@ -66,6 +66,9 @@ struct Counted(Option<Arc<Live>>);
 /// Calls that a scope has room for from the start.
 const USUAL_CALLS: usize = 64;
 
+/// Characters of an error's text that a redactor is shown, whatever is kept of it.
+const UNREDACTED: usize = 16 * 1024;
+
 // ===== impl Live =====
 
 impl Live {
@@ -187,13 +190,22 @@ impl Live {
     /// Notes that a scope failed, though it goes on.
     pub(crate) fn fail(&self, outcome: Outcome, error: &(dyn std::error::Error + 'static)) {
         self.error(error);
-        let at = self.head.started;
-        self.with(|buffer| buffer.end = Some(Finish { outcome, head: None, ended: at }));
+        let started = self.head.started;
+        self.with(|buffer| {
+            // A scope that is over and waits for its calls lasted as long as it did.
+            let ended = buffer.end.map_or(started, |end| end.ended);
+            buffer.end = Some(Finish { outcome, head: None, ended });
+        });
     }
 
     /// Notes an error's text.
     pub(crate) fn error(&self, error: &(dyn std::error::Error + 'static)) {
-        let limits = self.limits();
+        let mut limits = self.limits();
+        if self.hub().is_some_and(|hub| hub.redact.is_some()) {
+            // Cut to what is kept only after it was redacted: a secret cut in two is not found.
+            let limits = limits.to_mut();
+            limits.max_text = limits.max_text.max(UNREDACTED);
+        }
         self.with(|buffer| buffer.error(error, &limits));
         if let Some(redact) = self.hub().and_then(|hub| hub.redact.as_ref()) {
             // Not under the lock: it is the user's code.

@@ -93,6 +93,8 @@ pub struct Call {
     pub events: Vec<Event>,
     /// What came out of it, if that is captured.
     pub output: Option<Output>,
+    /// Attempts whose events there was no room for.
+    pub omitted_attempts: u32,
     /// Events there was no room for.
     pub omitted_events: u32,
     /// Attributes there was no room for.

@@ -61,6 +61,10 @@ pub(crate) fn trace(
 fn call(buffer: &Buffer, start: Instant, config: &TraceConfig) -> Call {
     let end = end_of(buffer);
     let word = |word| buffer.word(word).map(str::to_owned);
+    let attempts = match buffer.head.kind {
+        Kind::Call => attempts(buffer, start, &end),
+        Kind::Scope => Vec::new(),
+    };
     Call {
         kind: buffer.head.kind,
         span: buffer.head.context.span_id,
@@ -76,10 +80,11 @@ fn call(buffer: &Buffer, start: Instant, config: &TraceConfig) -> Call {
         error_kind: error_kind(&end.outcome, buffer.rejection),
         error: error(buffer, config),
         attributes: buffer.attributes.clone(),
-        attempts: match buffer.head.kind {
-            Kind::Call => attempts(buffer, start, &end),
-            Kind::Scope => Vec::new(),
+        omitted_attempts: match buffer.head.kind {
+            Kind::Call => buffer.attempts.saturating_sub(attempts.len() as u32),
+            Kind::Scope => 0,
         },
+        attempts,
         events: events(buffer, start),
         output: buffer.output.clone(),
         omitted_events: buffer.omitted_events,
@@ -151,6 +156,11 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
         return vec![attempt(1, span, &whole, start, end)];
     }
     seen.iter()
+        // Only of the last one is the call's end its own. One of which there was no room to keep how it
+        // ended is left out, and counted.
+        .filter(|&(&number, seen)| {
+            number == buffer.attempts || seen.judged.or(seen.settled).is_some()
+        })
         .map(|(&number, seen)| {
             let span = buffer.head.context.span_id.of_attempt(number);
             attempt(number, span, seen, start, end)

@@ -35,7 +35,10 @@ pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
         let flushes = hub.take_flushes();
         let stopped = hub.is_stopped();
         anchor.refresh();
-        while store_batch(hub, &anchor) {}
+        // No more than waits by now: while calls keep coming there would be no end to it, and whoever
+        // flushes, and what is to expire, would wait for ever.
+        let mut backlog = hub.backlog();
+        while store_batch(hub, &anchor, &mut backlog) {}
         let now = clock::now();
         if now >= next_expiry {
             let date = clock::wall();
@@ -51,15 +54,15 @@ pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
             return;
         }
         hub.sleep(next_expiry.saturating_duration_since(now).max(Duration::from_millis(1)));
-        hub.gather();
+        hub.gather(BATCH);
     }
 }
 
 /// Stores what waits, up to a batch; `false` if nothing did.
-fn store_batch(hub: &Hub, anchor: &Anchor) -> bool {
+fn store_batch(hub: &Hub, anchor: &Anchor, backlog: &mut [usize; 2]) -> bool {
     let mut batch: Vec<Arc<Trace>> = Vec::new();
     while batch.len() < BATCH
-        && let Some(finished) = hub.next()
+        && let Some(finished) = hub.next(backlog)
     {
         let date = anchor.date_of(finished.root.head.started);
         batch.push(Arc::new(render::trace(&finished, date, &hub.config, &hub.sampler)));

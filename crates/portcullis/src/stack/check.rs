@@ -21,9 +21,10 @@ use super::Stack;
 pub struct Report {
     /// The stack's name; empty if no layer of it has one.
     pub name: Arc<str>,
-    /// The longest that a call can take to its response's head; `None` if nothing bounds it.
+    /// The longest that a call of no named operation can take to its response's head; `None` if nothing
+    /// bounds it.
     pub to_head: Option<Duration>,
-    /// The longest that a call can take to the end of its response's body.
+    /// The longest that such a call can take to the end of its response's body.
     pub to_end: Option<Duration>,
     /// The most attempts that one call can make.
     pub max_attempts: u32,

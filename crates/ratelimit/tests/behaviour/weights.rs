@@ -1,7 +1,7 @@
 //! What calls cost, and what they really cost.
 
 use portcullis_core::call as overrides;
-use portcullis_ratelimit::Tab;
+use portcullis_ratelimit::{Limits, Tab};
 use portcullis_testkit::call;
 use tower_layer::Layer;
 
@@ -114,4 +114,23 @@ async fn of_several_attempts_on_a_tab_the_last_is_settled() {
     tab.run(attempts).await;
     tab.settle(10);
     assert_eq!(layer.limiter().snapshot().left, 100 - 30 - 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debt_closes_a_limit_for_a_day_at_most() {
+    let limiter = limiter(10).build().unwrap();
+    let charge = limiter.try_acquire().unwrap();
+    limiter.settle(charge, u32::MAX);
+    let wait = limiter.snapshot().wait;
+    assert!(wait > 3_600 * SECOND && wait <= 86_400 * SECOND, "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_stands_twice_among_several_is_one_and_charged_once() {
+    let limiter = limiter(2).build().unwrap();
+    let both = Limits::all([limiter.clone(), limiter.clone()]).unwrap();
+    both.try_acquire().unwrap();
+    assert_eq!(limiter.snapshot().left, 1);
+    both.try_acquire().unwrap();
+    assert!(both.try_acquire().is_err());
 }

@@ -292,6 +292,25 @@ async fn events_beyond_the_bound_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attempt_whose_end_was_not_kept_is_left_out_and_not_invented() {
+    // Three attempts fail; their first events are all there is room for.
+    for max_events in 1..12 {
+        let mut config = crate::fakes::config();
+        config.max_events = max_events;
+        let recorder = Recorder::builder().config(config).build().unwrap();
+        let mut stack = stack!(&recorder, answering([503, 503, 200]));
+        send(&mut stack, "x").await.unwrap();
+        let trace = one(&recorder).await;
+        let call = &trace.calls[0];
+        for attempt in &call.attempts {
+            let last = attempt.number == 3;
+            assert_eq!(attempt.outcome.is_success(), last, "{max_events}: {call:?}");
+        }
+        assert_eq!(call.attempts.len() + call.omitted_attempts as usize, 3, "{max_events}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn dates_and_durations_follow_the_monotonic_clock() {
     let before = portcullis_core::clock::wall();
     let recorder = recorder();

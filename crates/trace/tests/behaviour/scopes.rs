@@ -312,3 +312,27 @@ async fn many_threads_in_one_scope_lose_no_call() {
     let trace = one(&recorder).await;
     assert_eq!(trace.calls.len(), 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_noted_after_a_scope_is_over_leaves_its_duration() {
+    let recorder = recorder();
+    let scope = TraceScope::start("request").recorder(&recorder);
+    let late = scope
+        .run(async {
+            tokio::time::advance(SECOND).await;
+            let late = async {
+                tokio::time::sleep(SECOND).await;
+                fail(&std::io::Error::other("too late"));
+            };
+            // A call of its own keeps the trace open until it is over.
+            let child = TraceScope::start("child").run(late);
+            tokio::spawn(Call::current().in_scope(async {
+                child.await;
+                fail(&std::io::Error::other("later still"));
+            }))
+        })
+        .await;
+    late.await.unwrap();
+    let trace = one(&recorder).await;
+    assert_eq!(trace.duration, SECOND);
+}

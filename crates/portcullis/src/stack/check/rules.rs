@@ -16,7 +16,7 @@ use super::{
 pub(super) fn report(settings: &Settings) -> Report {
     let bounds = Bounds::of(settings);
     let mut findings = Findings(Vec::new());
-    findings.latency(&bounds);
+    findings.latency(settings, &bounds);
     findings.amplification(settings, &bounds);
     findings.times(settings, &bounds);
     findings.retries(settings, &bounds);
@@ -76,7 +76,7 @@ impl Findings {
         self.add(Severity::Note, part, code, what, why, advice);
     }
 
-    fn latency(&mut self, bounds: &Bounds) {
+    fn latency(&mut self, settings: &Settings, bounds: &Bounds) {
         let Bounds { attempts, turns, waits, .. } = *bounds;
         let sum = bounds.attempt_to_head.map(|one| {
             let turns = match turns.is_zero() {
@@ -108,12 +108,16 @@ impl Findings {
             (Some(limit), ..) => format!("The total limit is {limit:?}."),
             (None, ..) => String::new(),
         };
+        let call = match settings.operations.is_empty() {
+            true => "A call",
+            false => "A call of no named operation",
+        };
         let what = match (bounds.to_head, bounds.to_end) {
             (Some(head), None) => format!(
-                "A call takes at most {head:?} to its response's head; nothing bounds its body."
+                "{call} takes at most {head:?} to its response's head; nothing bounds its body."
             ),
-            (_, Some(end)) => format!("A call takes at most {end:?}."),
-            (None, None) => "A call has no bound.".to_owned(),
+            (_, Some(end)) => format!("{call} takes at most {end:?}."),
+            (None, None) => format!("{call} has no bound."),
         };
         let advice = match bounds.total_to_head {
             Some(_) => "Set the total limit to what your callers can wait.",

@@ -21,6 +21,8 @@ pub struct Settings {
     pub(super) operations: Vec<Operation>,
     pub(super) retry: Option<Policy>,
     pub(super) limit: Option<RateLimitConfig>,
+    pub(super) limit_by_key: bool,
+    pub(super) breaker_by_key: bool,
     pub(super) breaker: Option<BreakerConfig>,
 }
 
@@ -135,6 +137,7 @@ impl<C, F, W> Inspect for RateLimitLayer<C, ratelimit::ByKey<F>, W> {
         let limiters = self.limiters();
         settings.named(limiters.name());
         settings.limit = Some(limiters.config().clone());
+        settings.limit_by_key = true;
     }
 }
 
@@ -151,5 +154,6 @@ impl<C, F> Inspect for BreakerLayer<C, breaker::ByKey<F>> {
         let handles = self.handles();
         settings.named(handles.name());
         settings.breaker = Some(handles.config().clone());
+        settings.breaker_by_key = true;
     }
 }

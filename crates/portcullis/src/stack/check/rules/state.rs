@@ -91,6 +91,10 @@ impl Findings {
         let (Some(limit), Window::Time(window)) = (&settings.limit, breaker.window) else {
             return true;
         };
+        // Many hosts' limits let more through to a breaker that they share.
+        if settings.limit_by_key && !settings.breaker_by_key {
+            return true;
+        }
         let most = passes_in(limit, window);
         let minimum = breaker.minimum_calls;
         if u128::from(minimum) <= most {
