@@ -316,23 +316,23 @@ async fn many_threads_in_one_scope_lose_no_call() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_noted_after_a_scope_is_over_leaves_its_duration() {
     let recorder = recorder();
-    let scope = TraceScope::start("request").recorder(&recorder);
-    let late = scope
+    let (child, late) = TraceScope::start("request")
+        .recorder(&recorder)
         .run(async {
             tokio::time::advance(SECOND).await;
-            let late = async {
+            let child = TraceScope::start("child").run(tokio::time::sleep(3 * SECOND));
+            let child = tokio::spawn(Call::current().in_scope(child));
+            let late = tokio::spawn(Call::current().in_scope(async {
                 tokio::time::sleep(SECOND).await;
                 fail(&std::io::Error::other("too late"));
-            };
-            // A call of its own keeps the trace open until it is over.
-            let child = TraceScope::start("child").run(late);
-            tokio::spawn(Call::current().in_scope(async {
-                child.await;
-                fail(&std::io::Error::other("later still"));
-            }))
+            }));
+            // The child begins, and keeps the trace open until it is over.
+            tokio::task::yield_now().await;
+            (child, late)
         })
         .await;
     late.await.unwrap();
+    child.await.unwrap();
     let trace = one(&recorder).await;
-    assert_eq!(trace.duration, SECOND);
+    assert_eq!((trace.status, trace.duration), (Status::Error, SECOND));
 }
