@@ -2,17 +2,18 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use portcullis_core::{BoxError, TraceId, sync::Mutex};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
 use portcullis_trace::{
-    MemoryStore, Page, Query, Recorder, Status, StoreCounts, Trace, TraceLayer, TraceStore, Traced,
+    MemoryStore, Page, Query, Recorder, Status, StoreCounts, Trace, TraceLayer, TraceScope,
+    TraceStore, Traced,
 };
 use tower_layer::Layer;
 
@@ -28,6 +29,8 @@ struct Stubborn {
 enum Mode {
     Errs,
     Panics,
+    /// Ends another trace with each batch, as calls that keep coming do, until it is told to stop.
+    Feeds(Arc<(OnceLock<Recorder>, AtomicBool)>),
     /// Takes a batch only when it is let.
     Hangs {
         entered: mpsc::Sender<()>,
@@ -42,6 +45,14 @@ impl TraceStore for Stubborn {
         match &self.mode {
             Mode::Errs => return Err("disk full".into()),
             Mode::Panics => panic!("a store's mistake"),
+            Mode::Feeds(feed) => {
+                if let (Some(recorder), false) = (feed.0.get(), feed.1.load(Ordering::SeqCst)) {
+                    let scope = TraceScope::start("another").recorder(recorder);
+                    let scope = std::pin::pin!(scope.run(async {}));
+                    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                    assert!(scope.poll(&mut cx).is_ready());
+                }
+            }
             Mode::Hangs { entered, gate, open } => {
                 let _ = entered.send(());
                 if !open.load(Ordering::SeqCst) {
@@ -202,4 +213,20 @@ fn many_threads_hand_over_at_once_and_every_trace_is_accounted_for() {
     let counts = recorder.counts();
     assert_eq!((counts.seen, counts.kept, counts.waiting), (4000, 4000, 0));
     assert_eq!(counts.lost + counts.dropped_successes + counts.dropped_others, 4000);
+}
+
+#[tokio::test]
+async fn a_flush_ends_though_calls_keep_coming() {
+    let feed = Arc::new((OnceLock::new(), AtomicBool::new(false)));
+    let mode = Mode::Feeds(feed.clone());
+    let store = Stubborn { mode, batches: AtomicUsize::new(0), kept: MemoryStore::new() };
+    let mut config = config();
+    config.batch_interval = Duration::ZERO;
+    let recorder = Recorder::builder().config(config).store(store).build().unwrap();
+    let _ = feed.0.set(recorder.clone());
+    TraceScope::start("first").recorder(&recorder).run(async {}).await;
+
+    let flushed = tokio::time::timeout(Duration::from_secs(10), recorder.flush()).await;
+    feed.1.store(true, Ordering::SeqCst);
+    assert!(flushed.is_ok());
 }
