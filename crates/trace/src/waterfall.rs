@@ -165,6 +165,10 @@ impl Waterfall<'_> {
             let style = Style::of(Status::of(&attempt.outcome));
             self.row(f, &label, Style::Dim, &cells, style, attempt.ended_after, &what)?;
         }
+        if call.omitted_attempts > 0 {
+            let more = format!("{indent}  … and {} attempts more", call.omitted_attempts);
+            self.pen().line(f, Style::Dim, &more)?;
+        }
         Ok(())
     }
 
