@@ -123,12 +123,7 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
             }
             Noted::Told(What::Settled { outcome, head_after, elapsed }) => {
                 attempt.settled = Some(outcome);
-                // What failed without a response has no head, though a layer may say it came with the
-                // error.
-                let headless = head_after == Some(elapsed) && !came_with_a_head(&outcome);
-                if let (Some(after), Some(began)) = (head_after, note.at.checked_sub(elapsed))
-                    && !headless
-                {
+                if let (Some(after), Some(began)) = (head_after, note.at.checked_sub(elapsed)) {
                     attempt.head = Some(began + after);
                 }
                 if attempt.judged.is_none() {
@@ -166,11 +161,6 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
             attempt(number, span, seen, start, end)
         })
         .collect()
-}
-
-fn came_with_a_head(outcome: &Outcome) -> bool {
-    use FaultKind::{Body, Grpc, Status};
-    outcome.kind().is_none_or(|kind| matches!(kind, Status(_) | Grpc(_) | Body))
 }
 
 fn attempt(number: u32, span: SpanId, seen: &Seen, start: Instant, end: &Finish) -> Attempt {
