@@ -140,7 +140,8 @@ fn keyed_breakers_allocate_only_for_a_new_key() {
 
 #[test]
 fn an_http_request_through_the_ready_made_stack_costs_its_copy_and_its_trace() {
-    let stack = Stack::production("test").build().unwrap();
+    // Of what is kept, a trace is made; whether this call is one of those must not be left to chance.
+    let stack = Stack::production("test").recorder(&recorder()).build().unwrap();
     let mut service = stack.layer(Answers(Response::new(Full::new(Bytes::from_static(b"ok")))));
     let request = || {
         Request::get("http://test/")
