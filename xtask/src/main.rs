@@ -16,7 +16,9 @@ usage: cargo xtask <command>
 
 commands:
   lint   formatting, clippy, docs, the rules of the house, each library alone, licenses and sources
-  test   every test of the workspace, its doctests included
+  test   every test of the workspace, its doctests included; every interleaving of what is
+         lock-free, a short gauntlet
+         --long: the proofs in their long versions
 
 With CI=true, what cannot be run is a failure, and a missing cargo-deny is installed into
 target/tools.";
@@ -24,14 +26,14 @@ target/tools.";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     Lint,
-    Test,
+    Test { long: bool },
     Help,
 }
 
 fn main() -> ExitCode {
     match parse(env::args_os().skip(1)) {
         Ok(Command::Lint) => lint::run(),
-        Ok(Command::Test) => test::run(),
+        Ok(Command::Test { long }) => test::run(long),
         Ok(Command::Help) => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -52,7 +54,12 @@ fn parse(
         command = match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
             Arg::Value(word) if command.is_none() && word == "lint" => Some(Command::Lint),
-            Arg::Value(word) if command.is_none() && word == "test" => Some(Command::Test),
+            Arg::Value(word) if command.is_none() && word == "test" => {
+                Some(Command::Test { long: false })
+            }
+            Arg::Long("long") if matches!(command, Some(Command::Test { .. })) => {
+                Some(Command::Test { long: true })
+            }
             other => return Err(other.unexpected()),
         };
     }
@@ -71,7 +78,8 @@ mod tests {
     #[test]
     fn knows_its_commands() {
         assert_eq!(parsed(&["lint"]), Ok(Command::Lint));
-        assert_eq!(parsed(&["test"]), Ok(Command::Test));
+        assert_eq!(parsed(&["test"]), Ok(Command::Test { long: false }));
+        assert_eq!(parsed(&["test", "--long"]), Ok(Command::Test { long: true }));
         assert_eq!(parsed(&["--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["test", "-h"]), Ok(Command::Help));
     }
@@ -81,6 +89,7 @@ mod tests {
         assert_eq!(parsed(&[]), Err("no command given".to_owned()));
         assert!(parsed(&["tset"]).unwrap_err().contains("tset"));
         assert!(parsed(&["lint", "test"]).unwrap_err().contains("test"));
+        assert!(parsed(&["lint", "--long"]).unwrap_err().contains("--long"));
         assert!(parsed(&["lint", "--fix"]).unwrap_err().contains("--fix"));
     }
 }

@@ -1,5 +1,7 @@
 //! Sums the `test result:` lines of test binaries as they stream by.
 
+use std::ops::AddAssign;
+
 /// What the test binaries have reported so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
@@ -8,6 +10,15 @@ pub(crate) struct Totals {
     pub(crate) ignored: u64,
     /// How many binaries reported.
     pub(crate) binaries: u64,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.binaries += other.binaries;
+    }
 }
 
 /// Cuts a stream into lines and reads the results in them.

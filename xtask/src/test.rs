@@ -2,24 +2,33 @@
 
 use std::{
     io::{self, Read, Write},
-    process::{ExitCode, Stdio},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
 };
 
 use crate::{
-    runner::{Outcome, Runner, cargo, ci},
+    house,
+    runner::{Outcome, Runner, cargo, ci, root},
     tally::{Tally, Totals},
 };
 
-pub(crate) fn run() -> ExitCode {
+/// Asks every proof for its long version.
+const LONG: &str = "PORTCULLIS_LONG";
+
+pub(crate) fn run(long: bool) -> ExitCode {
     let mut runner = Runner::new();
     let mut totals = Totals::default();
 
-    runner.step("cargo test --workspace --all-features --no-fail-fast", || {
-        match workspace_tests(&mut totals) {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Failed(error.to_string()),
-        }
+    let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    // In an ordinary run, what is proved takes as long as it ever does, whatever the variable says.
+    tests.env(LONG, if long { "1" } else { "0" });
+    runner.step("every test of the workspace", || counted(&mut tests, &mut totals));
+
+    runner.step("every interleaving of what is lock-free", || match interleaved() {
+        Ok(packages) => counted(&mut interleavings(&packages, long), &mut totals),
+        Err(error) => Outcome::Failed(error.to_string()),
     });
+
     // It judges itself, and says so by its exit status.
     let gauntlet =
         ["run", "--release", "--quiet", "--package", "gauntlet", "--", "--seconds", "10"];
@@ -33,11 +42,33 @@ pub(crate) fn run() -> ExitCode {
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs the tests, doctests included, passing their output on as it comes.
-fn workspace_tests(totals: &mut Totals) -> io::Result<Outcome> {
-    let mut child = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"])
-        .stdout(Stdio::piped())
-        .spawn()?;
+/// The packages that have a `tests/loom.rs`.
+fn interleaved() -> io::Result<Vec<String>> {
+    let members = house::members()?.into_iter();
+    let has_models = |folder: &Path| root().join(folder).join("tests/loom.rs").is_file();
+    Ok(members.filter(|member| has_models(&member.folder)).map(|member| member.name).collect())
+}
+
+/// Runs the models of those packages. They are a build of their own: all atomics are loom's there.
+fn interleavings(packages: &[String], long: bool) -> Command {
+    let mut command = cargo(["test", "--release", "--no-fail-fast", "--test", "loom"]);
+    command.args(["--target-dir", "target/loom"]).env("RUSTFLAGS", "--cfg portcullis_loom");
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    // Most races need two threads to be interrupted at the wrong place; each further interruption
+    // multiplies the schedules.
+    command.env("LOOM_MAX_PREEMPTIONS", if long { "4" } else { "2" });
+    command
+}
+
+/// Runs tests, passing their output on as it comes, and adds them to the totals.
+fn counted(command: &mut Command, totals: &mut Totals) -> Outcome {
+    passed_on(command, totals).unwrap_or_else(|error| Outcome::Failed(error.to_string()))
+}
+
+fn passed_on(command: &mut Command, totals: &mut Totals) -> io::Result<Outcome> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut output = child.stdout.take().expect("standard output is piped");
     let mut tally = Tally::default();
     let mut buffer = [0; 8 * 1024];
@@ -56,8 +87,9 @@ fn workspace_tests(totals: &mut Totals) -> io::Result<Outcome> {
         }
     }
     let status = child.wait()?;
-    *totals = tally.finish();
-    Ok(verdict(*totals, status.success(), &status.to_string()))
+    let ran = tally.finish();
+    *totals += ran;
+    Ok(verdict(ran, status.success(), &status.to_string()))
 }
 
 /// A run is good if cargo says so, nothing failed and something was run.

@@ -16,11 +16,16 @@ mod word;
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use portcullis_core::{FaultKind, Hint, Invalid, Outcome, Reason, State, Ticket, sync::Mutex};
+use portcullis_core::{
+    FaultKind, Hint, Invalid, Outcome, Reason, State, Ticket,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 pub use self::answer::{Admission, Changes, Counts, Permit, Refusal, Transition};
 pub(crate) use self::window::{stripe_of_this_thread, stripes};

@@ -10,12 +10,15 @@
 //! and the last of it found TAT no later than allows, so that it is never more than
 //! `burst + (b − a)/T` units, in whatever order threads come with the instants they read.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use portcullis_core::{Invalid, clock};
+use portcullis_core::{
+    Invalid, clock,
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 use crate::RateLimitConfig;
 

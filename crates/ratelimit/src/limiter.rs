@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portcullis_core::{Call, Invalid, LayerKind, Observer, Reason, Voice, What, clock};
+use portcullis_core::{
+    Call, Invalid, LayerKind, Observer, Reason, Voice, What, clock, sync::atomic,
+};
 
 use crate::{
     Bucket, Charge, KeyedLimiter, Limited, Quota, RateLimitConfig, Refusal, Snapshot, UntilReady,
@@ -251,7 +253,7 @@ impl Limiter {
         }
         // The count is read without synchronisation; whoever has just let go of the limit may have
         // taken from it before, and that must be seen.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        atomic::fence(atomic::Ordering::Acquire);
         self.bucket().is_idle(self.quota(), now)
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
-use portcullis_core::{Invalid, Reason};
+use portcullis_core::{
+    Invalid, Reason,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crate::BudgetConfig;
 

@@ -37,6 +37,7 @@
 
 mod assert;
 pub mod contract;
+mod effort;
 mod error;
 mod future;
 mod journal;
@@ -51,6 +52,7 @@ pub use assert::{
     assert_clone, assert_debug, assert_send, assert_send_value, assert_static, assert_sync,
     assert_unpin,
 };
+pub use effort::{LONG, effort};
 pub use error::TestError;
 pub use future::ResponseFuture;
 pub use journal::Journal;

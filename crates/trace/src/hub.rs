@@ -2,16 +2,19 @@
 
 use std::{
     borrow::Cow,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
-    },
+    sync::Arc,
     thread::{self, Thread},
     time::Duration,
 };
 
 use crossbeam_queue::ArrayQueue;
-use portcullis_core::{Invalid, sync::Mutex};
+use portcullis_core::{
+    Invalid,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+};
 use tokio::sync::oneshot;
 
 use crate::{

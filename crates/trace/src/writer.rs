@@ -2,11 +2,11 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use portcullis_core::{BoxError, clock};
+use portcullis_core::{BoxError, clock, sync::atomic::Ordering};
 
 use crate::{hub::Hub, record::Trace, render};
 

@@ -6,13 +6,12 @@
 //! one, however long a thread slept between reading the state and adding to the window.
 
 use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
-    },
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
+
+use portcullis_core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::Counts;
 
