@@ -1,5 +1,6 @@
-//! The commands of this repository: `cargo xtask lint` and `cargo xtask test`.
+//! The commands of this repository.
 
+mod counts;
 mod house;
 mod lint;
 mod manifest;
@@ -11,6 +12,8 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use lexopt::Arg;
 
+use self::runner::{Outcome, Runner, ci};
+
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
@@ -19,6 +22,8 @@ commands:
   test   every test of the workspace, its doctests included; every interleaving of what is
          lock-free, a short gauntlet
          --long: the proofs in their long versions
+  counts instructions per call of each hot path, held against benches/counts.txt; part of test
+         --record: writes them down there
 
 With CI=true, what cannot be run is a failure, and a missing cargo-deny is installed into
 target/tools.";
@@ -27,6 +32,7 @@ target/tools.";
 enum Command {
     Lint,
     Test { long: bool },
+    Counts { record: bool },
     Help,
 }
 
@@ -34,6 +40,7 @@ fn main() -> ExitCode {
     match parse(env::args_os().skip(1)) {
         Ok(Command::Lint) => lint::run(),
         Ok(Command::Test { long }) => test::run(long),
+        Ok(Command::Counts { record }) => alone("instructions per call", || counts::run(record)),
         Ok(Command::Help) => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -43,6 +50,13 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs a command of one step.
+fn alone(name: &str, work: impl FnOnce() -> Outcome) -> ExitCode {
+    let mut runner = Runner::new();
+    runner.step(name, work);
+    if runner.summary(ci()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn parse(
@@ -59,6 +73,12 @@ fn parse(
             }
             Arg::Long("long") if matches!(command, Some(Command::Test { .. })) => {
                 Some(Command::Test { long: true })
+            }
+            Arg::Value(word) if command.is_none() && word == "counts" => {
+                Some(Command::Counts { record: false })
+            }
+            Arg::Long("record") if matches!(command, Some(Command::Counts { .. })) => {
+                Some(Command::Counts { record: true })
             }
             other => return Err(other.unexpected()),
         };
@@ -80,6 +100,8 @@ mod tests {
         assert_eq!(parsed(&["lint"]), Ok(Command::Lint));
         assert_eq!(parsed(&["test"]), Ok(Command::Test { long: false }));
         assert_eq!(parsed(&["test", "--long"]), Ok(Command::Test { long: true }));
+        assert_eq!(parsed(&["counts"]), Ok(Command::Counts { record: false }));
+        assert_eq!(parsed(&["counts", "--record"]), Ok(Command::Counts { record: true }));
         assert_eq!(parsed(&["--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["test", "-h"]), Ok(Command::Help));
     }

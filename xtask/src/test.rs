@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    house,
+    counts, house,
     runner::{Outcome, Runner, cargo, ci, root},
     tally::{Tally, Totals},
 };
@@ -28,6 +28,8 @@ pub(crate) fn run(long: bool) -> ExitCode {
         Ok(packages) => counted(&mut interleavings(&packages, long), &mut totals),
         Err(error) => Outcome::Failed(error.to_string()),
     });
+
+    runner.step("instructions per call", || counts::run(false));
 
     // It judges itself, and says so by its exit status.
     let gauntlet =

@@ -1,0 +1,5 @@
+//! What is measured, in one place for every measure: criterion's, the instruction counts, the table
+//! beside peers.
+
+pub mod inner;
+pub mod scenario;
