@@ -349,7 +349,7 @@ mod tests {
         let (seen, done) = completion(Call::new());
         call::expire(|| drop(done));
         assert_eq!(seen.1.lock()[0].1, Outcome::timeout());
-        assert!(!Call::current().is_expired());
+        assert!(!call::is_expired());
 
         let (seen, done) = completion(Call::new());
         let mut scoped = std::pin::pin!(Call::new().in_scope(async move {

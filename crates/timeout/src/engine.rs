@@ -150,6 +150,13 @@ impl Policy {
         earliest(plan.whole(), head)
     }
 
+    /// Whether there is a limit on heads, apart from the whole one.
+    #[must_use]
+    #[inline]
+    pub fn limits_heads(&self, plan: &Plan) -> bool {
+        self.limits(plan.operation).head.is_some()
+    }
+
     /// Whether [`watch`](Self::watch) depends on when the head was there.
     #[must_use]
     #[inline]

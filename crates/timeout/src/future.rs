@@ -1,14 +1,15 @@
 //! The future of a call under limits.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{BoxError, Call, Classify, Error, call::Scoped, clock};
+use portcullis_core::{BoxError, Call, Classify, Elapsed, Error, Until, call::Scoped};
+use smol_str::SmolStr;
 use tokio::{
     task::coop,
     time::{Sleep, sleep_until},
@@ -27,14 +28,15 @@ pin_project! {
         state: State<F>,
         plan: Plan,
         classify: C,
-        // `None` once the call's end is told, or handed to the classifier to be told.
-        shared: Option<Arc<Shared>>,
+        teller: Teller,
     }
 
     impl<F, C> PinnedDrop for ResponseFuture<F, C> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if let Some(shared) = this.shared.take() {
+            if let Teller::Of(_) = this.teller
+                && let Teller::Of(shared) = mem::replace(this.teller, Teller::Over)
+            {
                 let call = match this.state.project() {
                     StateProj::Called { inner, .. } => {
                         let call = inner.call().clone();
@@ -65,18 +67,29 @@ pin_project! {
     }
 }
 
+/// Who tells of the call's end.
+pub(crate) enum Teller {
+    /// Nobody listens, and nothing but the whole limit is to be kept. Then the call needs no more of
+    /// what the services share than the name, for the error: a count of references that every thread
+    /// touches would cost as much as all the rest.
+    Nobody { name: SmolStr },
+    /// What the layer's services share.
+    Of(Arc<Shared>),
+    /// The end is told, or handed to the classifier to be told.
+    Over,
+}
+
 // ===== impl ResponseFuture =====
 
 impl<F, C> ResponseFuture<F, C> {
     #[inline]
-    pub(crate) fn called(inner: Scoped<F>, plan: Plan, classify: C, shared: Arc<Shared>) -> Self {
-        let state = State::Called { inner, timer: None };
-        Self { state, plan, classify, shared: Some(shared) }
+    pub(crate) fn called(inner: Scoped<F>, plan: Plan, classify: C, teller: Teller) -> Self {
+        Self { state: State::Called { inner, timer: None }, plan, classify, teller }
     }
 
-    pub(crate) fn refused(call: Call, plan: Plan, classify: C, shared: Arc<Shared>) -> Self {
-        let state = State::Refused { call };
-        Self { state, plan, classify, shared: Some(shared) }
+    #[cold]
+    pub(crate) fn refused(call: Call, plan: Plan, classify: C, teller: Teller) -> Self {
+        Self { state: State::Refused { call }, plan, classify, teller }
     }
 }
 
@@ -91,24 +104,20 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let shared = this.shared.as_ref().expect("polled after it had answered");
-
-        let (call, phase, limit) = match this.state.project() {
+        let (call, until) = match this.state.project() {
             StateProj::Called { mut inner, mut timer } => {
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {
-                    let call = inner.call();
-                    let shared = this.shared.take().expect("it was there a moment ago");
-                    // A second look at the clock costs as much as the rest, and so does all that a
-                    // completion carries: for those who want either.
-                    return Poll::Ready(match result {
-                        Ok(response) if !shared.is_heard(call) && !this.classify.watches() => {
+                    return Poll::Ready(match (result, &*this.teller) {
+                        (Ok(response), Teller::Nobody { .. }) => {
                             this.classify.hand_up(Ok(response))
                         }
-                        result => finish(result, call, this.plan, this.classify, shared),
+                        (result, _) => {
+                            finish(result, inner.call(), this.plan, this.classify, this.teller)
+                        }
                     });
                 }
-                let Some(until) = shared.policy.until_head(this.plan) else {
+                let Some(until) = this.teller.until_head(this.plan) else {
                     return Poll::Pending;
                 };
                 if timer.is_none() {
@@ -125,13 +134,15 @@ where
                 let call = inner.call().clone();
                 inner.expire();
                 timer.set(None);
-                (call, until.phase, until.limit)
+                (call, until)
             }
-            StateProj::Refused { call } => (call.clone(), this.plan.phase, this.plan.limit),
+            StateProj::Refused { call } => {
+                let Some(until) = this.plan.whole() else { return Poll::Pending };
+                (call.clone(), until)
+            }
         };
-        let shared = this.shared.take().expect("it was there a moment ago");
-        let done = shared.completion(this.plan, call);
-        Poll::Ready(Err(done.elapsed(phase, limit)))
+        let teller = mem::replace(this.teller, Teller::Over);
+        Poll::Ready(Err(teller.elapsed(this.plan, call, until)))
     }
 }
 
@@ -147,30 +158,56 @@ fn finish<Res, E, C>(
     call: &Call,
     plan: &Plan,
     classify: &C,
-    shared: Arc<Shared>,
+    teller: &mut Teller,
 ) -> Result<C::Response, Error>
 where
     E: Into<BoxError>,
     C: Classify<Res>,
 {
-    match result {
-        Ok(response) => {
+    match (result, mem::replace(teller, Teller::Over)) {
+        (Ok(response), Teller::Of(shared)) => {
             let timed = shared.is_heard(call) || shared.policy.counts_from_head(plan);
-            let head = if timed { clock::now() } else { plan.called };
+            let head = if timed { call.ended() } else { plan.called };
             let elapsed = head.saturating_duration_since(plan.started);
             shared.tell_if_slow(plan.operation, call, Took { elapsed, at: head });
             let watch = shared.policy.watch(plan, head);
             let done = shared.completion(plan, call.clone()).with_head(head).with_watch(watch);
             classify.classify(Ok(response), done)
         }
-        Err(error) => {
-            let now = clock::now();
+        (Ok(response), _) => classify.hand_up(Ok(response)),
+        (Err(error), teller) => {
             let error = Error::inner(error);
-            let done = shared.completion(plan, call.clone());
-            match plan.whole().filter(|whole| whole.at <= now && whole.is_kept_by(&error)) {
-                Some(whole) => Err(done.elapsed(whole.phase, whole.limit)),
-                None => classify.classify(Err(error), done),
+            let kept = |whole: &Until| whole.is_kept_by(&error) && whole.at <= call.ended();
+            match (plan.whole().filter(kept), teller) {
+                (Some(whole), teller) => Err(teller.elapsed(plan, call.clone(), whole)),
+                (None, Teller::Of(shared)) => {
+                    classify.classify(Err(error), shared.completion(plan, call.clone()))
+                }
+                (None, _) => classify.hand_up(Err(error)),
             }
+        }
+    }
+}
+
+// ===== impl Teller =====
+
+impl Teller {
+    /// By when the response's head must be there.
+    fn until_head(&self, plan: &Plan) -> Option<Until> {
+        match self {
+            Self::Of(shared) => shared.policy.until_head(plan),
+            Self::Nobody { .. } | Self::Over => plan.whole(),
+        }
+    }
+
+    /// Tells that a limit ran out, and makes the error that says so.
+    #[cold]
+    fn elapsed(self, plan: &Plan, call: Call, until: Until) -> Error {
+        let Until { phase, limit, .. } = until;
+        match self {
+            Self::Of(shared) => shared.completion(plan, call).elapsed(phase, limit),
+            Self::Nobody { name } => Error::rejected(Elapsed::new(name.as_str(), phase, limit)),
+            Self::Over => panic!("a response future was polled after it was ready"),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use portcullis_core::{
     ByResult, Call, Completion, End, How, Invalid, LayerKind, Observer, Settle, Ticket, Voice, What,
 };
+use smol_str::SmolStr;
 use tower_layer::Layer;
 
 use crate::{
     config::{Limits, TimeoutConfig},
     engine::{Operation, Plan, Policy},
+    future::Teller,
     service::Timeout,
 };
 
@@ -55,6 +57,8 @@ pub struct TimeoutBuilder<C = ByResult> {
 pub(crate) struct Shared {
     pub(crate) policy: Policy,
     voice: Voice,
+    /// The voice's name once more, for calls that take nothing else with them.
+    name: SmolStr,
 }
 
 // ===== impl TimeoutLayer =====
@@ -201,7 +205,8 @@ impl<C> TimeoutBuilder<C> {
     /// As [`TimeoutConfig::validate`].
     pub fn build(self) -> Result<TimeoutLayer<C>, Invalid> {
         let policy = Policy::new(&self.config)?;
-        let shared = Arc::new(Shared { policy, voice: self.voice });
+        let name = SmolStr::new(self.voice.name());
+        let shared = Arc::new(Shared { policy, voice: self.voice, name });
         Ok(TimeoutLayer { shared, classify: self.classify })
     }
 }
@@ -218,6 +223,16 @@ impl<C> fmt::Debug for TimeoutBuilder<C> {
 // ===== impl Shared =====
 
 impl Shared {
+    /// Who tells the end of a call. `watched` says whether its body will be held to limits.
+    #[inline]
+    pub(crate) fn teller(self: &Arc<Self>, plan: &Plan, call: &Call, watched: bool) -> Teller {
+        if watched || self.is_heard(call) || self.policy.limits_heads(plan) {
+            Teller::Of(self.clone())
+        } else {
+            Teller::Nobody { name: self.name.clone() }
+        }
+    }
+
     /// The duty to tell the end of a call.
     pub(crate) fn completion(self: Arc<Self>, plan: &Plan, call: Call) -> Completion {
         let ticket = Ticket(plan.operation.to_word(), 0);

@@ -100,14 +100,15 @@ where
             waited => now.checked_sub(waited),
         };
         let plan = self.shared.policy.plan(&call, since, now);
-        let (shared, classify) = (self.shared.clone(), self.classify.clone());
+        let teller = self.shared.teller(&plan, &call, self.classify.watches());
+        let classify = self.classify.clone();
 
-        if let Some(ran_out) = shared.policy.overdue(&plan) {
+        if let Some(ran_out) = self.shared.policy.overdue(&plan) {
             // The inner service stays ready for another call.
-            return ResponseFuture::refused(call, plan.ended_by(ran_out), classify, shared);
+            return ResponseFuture::refused(call, plan.ended_by(ran_out), classify, teller);
         }
         let inner = call.with_deadline(plan.deadline).enter(now, || self.inner.call(req));
-        ResponseFuture::called(inner, plan, classify, shared)
+        ResponseFuture::called(inner, plan, classify, teller)
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{Call, FaultKind, Outcome, RemoteTrace, Replay, call::Scoped, clock};
+use portcullis_core::{
+    Call, FaultKind, Outcome, RemoteTrace, Replay,
+    call::{self, Scoped},
+    clock,
+};
 
 use crate::{Recorder, live::Live};
 
@@ -76,7 +80,7 @@ pin_project! {
                 this.inner.as_mut().clear();
                 let now = clock::now();
                 let call = this.inner.call();
-                let ran_out = call.is_expired() || call.is_overdue(now);
+                let ran_out = call::is_expired() || call.is_overdue(now);
                 let outcome = if ran_out { Outcome::timeout() } else { Outcome::Cancelled };
                 live.close(outcome, now);
             }

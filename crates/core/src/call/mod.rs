@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::scope::is_expired;
 pub use self::{
     overrides::{Overrides, With, with},
-    scope::Scoped,
+    scope::{Scoped, expire, is_expired, poll},
 };
 use crate::{Observer, Record, RemoteTrace, TraceContext, clock};
 
@@ -40,11 +39,9 @@ use crate::{Observer, Record, RemoteTrace, TraceContext, clock};
 #[derive(Clone, Default)]
 pub struct Call {
     deadline: Option<Instant>,
-    /// When the layer above read the clock, while still in its `call`.
-    read_at: Option<Instant>,
     attempt: u32,
-    /// Set while a limit that ran out drops what it ended.
-    expired: bool,
+    /// Whether it was taken within the `call` of a layer above: see [`Call::ended`].
+    beneath: bool,
     company: Company,
 }
 
@@ -63,19 +60,10 @@ struct Orders {
     observer: Option<Arc<dyn Observer>>,
 }
 
-/// Lets `end` drop something because a limit ran out: whatever [`Completion`](crate::Completion) is
-/// dropped in it reports a timeout, not a caller who gave up.
-pub fn expire(end: impl FnOnce()) {
-    let mut call = Call::current();
-    call.expired = true;
-    scope::within(&mut call, None, end);
-}
-
 // ===== impl Call =====
 
 impl Call {
-    const EMPTY: Self =
-        Self { deadline: None, read_at: None, attempt: 0, expired: false, company: Company::NONE };
+    const EMPTY: Self = Self { deadline: None, attempt: 0, beneath: false, company: Company::NONE };
 
     /// An empty call: no deadline, no overrides, no listener.
     #[must_use]
@@ -153,7 +141,19 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn now(&self) -> Instant {
-        self.read_at.unwrap_or_else(clock::now)
+        scope::read_at().unwrap_or_else(clock::now)
+    }
+
+    /// When what a layer wraps answered: to be asked right after its [poll](poll) was ready. It is
+    /// the time as the layer below read it, read from the clock if none did. So a stack reads the
+    /// clock once on a call's way out.
+    ///
+    /// What a service between two layers computes within the poll in which the lower one answered, and
+    /// without a scope of its own, is not counted.
+    #[must_use]
+    #[inline]
+    pub fn ended(&self) -> Instant {
+        scope::ended(self.beneath)
     }
 
     /// A child that must be over by `deadline`, if there is one. A child can only shorten its parent's
@@ -210,16 +210,8 @@ impl Call {
         self.with_record(Arc::new(trace.into()))
     }
 
-    /// Whether a limit ran out on what is being dropped right now: see [`expire`].
-    #[must_use]
-    pub fn is_expired(&self) -> bool {
-        self.expired
-    }
-
     /// Runs a future with this call current: around every poll and around its drop.
-    pub fn in_scope<F>(mut self, future: F) -> Scoped<F> {
-        // Both are true of this moment only, and the future may well outlive it.
-        (self.read_at, self.expired) = (None, false);
+    pub fn in_scope<F>(self, future: F) -> Scoped<F> {
         Scoped::new(self, future)
     }
 
@@ -229,7 +221,6 @@ impl Call {
     /// [`Call::now`] while `make` runs.
     #[inline]
     pub fn enter<F>(mut self, now: Instant, make: impl FnOnce() -> F) -> Scoped<F> {
-        (self.read_at, self.expired) = (None, false);
         let future = scope::within(&mut self, Some(now), make);
         Scoped::new(self, future)
     }

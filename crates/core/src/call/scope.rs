@@ -14,14 +14,21 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::{Call, Company};
+use crate::clock;
 
 thread_local! {
     // Plain data is replaced part by part: as a whole it would be moved in wide words right after it
     // was written in narrow ones, and a processor stalls on that for longer than on all the rest.
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-    static READ_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     static ATTEMPT: Cell<u32> = const { Cell::new(0) };
+    /// When the layer above read the clock, while it is in its `call`.
+    static READ_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When the layer below read the clock, from its answer until the next poll of anything.
+    static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Set while a limit that ran out drops what it ended.
     static EXPIRED: Cell<bool> = const { Cell::new(false) };
+    /// Whether there is any company: what must be dropped with its thread is dearer to look at.
+    static ACCOMPANIED: Cell<bool> = const { Cell::new(false) };
     // Borrowed for a copy or a swap, never while anybody else's code runs.
     static COMPANY: RefCell<Company> = const { RefCell::new(Company::NONE) };
 }
@@ -47,20 +54,66 @@ pin_project! {
 /// The current call of this thread.
 #[inline]
 pub(super) fn current() -> Call {
-    // While a thread ends its locals are gone: there is no company any more.
-    let company = COMPANY.try_with(|company| company.borrow().clone()).unwrap_or_default();
+    let company = if ACCOMPANIED.get() { company() } else { Company::NONE };
     Call {
         deadline: DEADLINE.get(),
-        read_at: READ_AT.get(),
         attempt: ATTEMPT.get(),
-        expired: EXPIRED.get(),
+        beneath: READ_AT.get().is_some(),
         company,
     }
 }
 
-/// Whether a limit that ran out is dropping what it ended.
+fn company() -> Company {
+    // While a thread ends its locals are gone: there is no company any more.
+    COMPANY.try_with(|company| company.borrow().clone()).unwrap_or_default()
+}
+
+/// When the layer above read the clock, if it is still in its `call`.
 #[inline]
-pub(crate) fn is_expired() -> bool {
+pub(super) fn read_at() -> Option<Instant> {
+    READ_AT.get()
+}
+
+/// See [`Call::ended`].
+#[inline]
+pub(super) fn ended(beneath: bool) -> Instant {
+    let ended = ENDED.take().unwrap_or_else(clock::now);
+    // Above the uppermost layer is the user, who may do anything before the next layer sees an answer.
+    if beneath {
+        ENDED.set(Some(ended));
+    }
+    ended
+}
+
+/// Polls what a layer wraps. A [`Scoped`] one does so by itself.
+///
+/// What answered before is forgotten: see [`Call::ended`].
+#[inline]
+pub fn poll<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    ENDED.set(None);
+    future.poll(cx)
+}
+
+/// Lets `end` drop something because a limit ran out: whatever [`Completion`](crate::Completion) is
+/// dropped in it reports a timeout, not a caller who gave up.
+pub fn expire(end: impl FnOnce()) {
+    /// Puts back what was, also should a drop panic.
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            EXPIRED.set(self.0);
+        }
+    }
+
+    let _before = Before(EXPIRED.replace(true));
+    end();
+}
+
+/// Whether a limit ran out on what is being dropped right now: see [`expire`].
+#[must_use]
+#[inline]
+pub fn is_expired() -> bool {
     EXPIRED.get()
 }
 
@@ -80,20 +133,17 @@ struct Entered<'a> {
     deadline: Option<Instant>,
     read_at: Option<Instant>,
     attempt: u32,
-    expired: bool,
     company: &'a mut Company,
 }
 
 /// Most calls have no company: then there is nothing to swap, on the way in as on the way out.
 #[inline]
 fn swap(company: &mut Company) {
-    // See `current` for the error.
-    let _ = COMPANY.try_with(|current| {
-        let mut current = current.borrow_mut();
-        if !(current.is_none() && company.is_none()) {
-            mem::swap(&mut *current, company);
-        }
-    });
+    let accompanied = !company.is_none();
+    if accompanied | ACCOMPANIED.replace(accompanied) {
+        // See `company` for the error.
+        let _ = COMPANY.try_with(|current| mem::swap(&mut *current.borrow_mut(), company));
+    }
 }
 
 // ===== impl Entered =====
@@ -106,7 +156,6 @@ impl<'a> Entered<'a> {
             deadline: DEADLINE.replace(call.deadline),
             read_at: READ_AT.replace(read_at),
             attempt: ATTEMPT.replace(call.attempt),
-            expired: EXPIRED.replace(call.expired),
             company: &mut call.company,
         }
     }
@@ -116,7 +165,6 @@ impl<'a> Entered<'a> {
         DEADLINE.set(self.deadline);
         READ_AT.set(self.read_at);
         ATTEMPT.set(self.attempt);
-        EXPIRED.set(self.expired);
         swap(self.company);
     }
 }
@@ -147,9 +195,6 @@ impl<F> Scoped<F> {
     pub fn clear(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
-            // A limit above that drops this future drops what is inside it too: a scope of our own
-            // must not hide that from the completions in there.
-            this.call.expired |= is_expired();
             within(this.call, None, || this.future.set(None));
         }
     }
@@ -157,9 +202,8 @@ impl<F> Scoped<F> {
     /// Drops the future within its scope because a limit ran out: whatever
     /// [`Completion`](crate::Completion) goes with it reports a timeout, not a caller who gave up.
     /// Polling it afterwards panics.
-    pub fn expire(mut self: Pin<&mut Self>) {
-        self.as_mut().project().call.expired = true;
-        self.clear();
+    pub fn expire(self: Pin<&mut Self>) {
+        expire(|| self.clear());
     }
 }
 
@@ -171,7 +215,7 @@ impl<F: Future> Future for Scoped<F> {
         let mut this = self.project();
         within(this.call, None, || {
             let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
-            let output = ready!(future.poll(cx));
+            let output = ready!(poll(future, cx));
             // Dropped while the scope is entered anyway; so what it held is free by now.
             this.future.set(None);
             Poll::Ready(output)
@@ -184,7 +228,6 @@ mod tests {
     use std::{cell::Cell, time::Duration};
 
     use super::*;
-    use crate::clock;
 
     async fn attempt_after_yield() -> u32 {
         tokio::task::yield_now().await;
@@ -228,8 +271,8 @@ mod tests {
     async fn what_is_carried_over_from_an_expired_scope_is_not_expired_itself() {
         let mut carried = None;
         crate::call::expire(|| {
-            assert!(Call::current().is_expired());
-            carried = Some(Call::current().in_scope(async { Call::current().is_expired() }));
+            assert!(is_expired());
+            carried = Some(Call::current().in_scope(async { is_expired() }));
         });
         assert!(!carried.unwrap().await);
     }
