@@ -36,6 +36,7 @@
 //! ```
 
 mod assert;
+mod bound;
 pub mod contract;
 mod effort;
 mod error;
@@ -52,6 +53,7 @@ pub use assert::{
     assert_clone, assert_debug, assert_send, assert_send_value, assert_static, assert_sync,
     assert_unpin,
 };
+pub use bound::{Bound, Worst};
 pub use effort::{LONG, effort};
 pub use error::TestError;
 pub use future::ResponseFuture;

@@ -10,11 +10,12 @@ use portcullis::{
     trace::{MemoryStore, Recorder},
 };
 use portcullis_core::{Invalid, State};
+use portcullis_testkit::Bound;
 use tower::Layer;
 
 use crate::{
     client::Bare,
-    watch::{Budget, Quota, StackReport, Watch},
+    watch::{StackReport, Watch},
 };
 
 /// The limit of a whole call: enough to wait for a server that asks for a second.
@@ -120,13 +121,14 @@ impl Handle {
         StackReport {
             deadline: DEADLINE,
             probe_limit: PROBES as usize,
-            budget: Budget {
+            budget: Bound {
                 capacity: f64::from(budget.capacity),
                 ratio: budget.ratio,
-                reserve_per_second: budget.reserve,
+                per_second: budget.reserve,
             },
-            quota: Quota {
-                burst: f64::from(limit.burst),
+            quota: Bound {
+                capacity: f64::from(limit.burst),
+                ratio: 0.0,
                 per_second: f64::from(limit.limit) / limit.per.as_secs_f64(),
             },
             told: self.watch.told(),

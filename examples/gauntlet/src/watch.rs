@@ -8,6 +8,7 @@ use std::{
 use portcullis_core::{
     Event, LayerKind, Observer, Reason, RejectionKind, State, What, sync::Mutex,
 };
+use portcullis_testkit::Bound;
 
 /// What the stack's side knows of itself, for the report and the judgement.
 #[derive(Clone, Debug)]
@@ -17,9 +18,9 @@ pub(crate) struct StackReport {
     /// Probes that may be out at once.
     pub(crate) probe_limit: usize,
     /// The retry budget.
-    pub(crate) budget: Budget,
+    pub(crate) budget: Bound,
     /// The limit by host; there is one host.
-    pub(crate) quota: Quota,
+    pub(crate) quota: Bound,
     /// What the layers told.
     pub(crate) told: Told,
     /// The breaker's state once all calls were over.
@@ -28,22 +29,6 @@ pub(crate) struct StackReport {
     pub(crate) tokens_at_end: usize,
     /// Probes that were still out then.
     pub(crate) probes_at_end: usize,
-}
-
-/// The bound a retry budget keeps: in any interval of t seconds with n first attempts, at most
-/// `capacity + ratio · n + reserve_per_second · t` retries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    pub(crate) capacity: f64,
-    pub(crate) ratio: f64,
-    pub(crate) reserve_per_second: f64,
-}
-
-/// The bound a rate limit keeps: in any interval of t seconds, at most `burst + per_second · t` pass.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Quota {
-    pub(crate) burst: f64,
-    pub(crate) per_second: f64,
 }
 
 /// What the layers told, in the order they told it.

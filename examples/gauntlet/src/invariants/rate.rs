@@ -1,15 +1,11 @@
 //! Whether the limit kept its bound, in every interval.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{
-    Invariant, TOLERANCE,
-    budget::{self, sorted},
-};
-use crate::{
-    tally::SideLog,
-    watch::{Budget, Quota, StackReport},
-};
+use portcullis_testkit::Bound;
+
+use super::{Invariant, TOLERANCE, budget::sorted};
+use crate::{tally::SideLog, watch::StackReport};
 
 /// Judges what passed at once by the instants the limit decided by, for which the bound is exact; and
 /// all that passed, and all that was sent.
@@ -25,19 +21,19 @@ pub(super) fn judge(stack: &SideLog, report: &StackReport) -> Invariant {
     let sent = sorted(stack.attempts.iter().map(|attempt| attempt.started));
     let exact = worst(&at_once, quota);
     let (by_passing, by_sending) = (worst(&passed, quota), worst(&sent, quota));
-    let late = quota.burst + quota.per_second * TOLERANCE.as_secs_f64();
+    let late = quota.capacity + quota.per_second * TOLERANCE.as_secs_f64();
     // It is summed up in floating point.
     let kept = |worst: f64, allowed: f64| worst <= allowed + 0.01;
     // What was sent had passed; a limit that nothing passed through limits nothing.
     let unpassed = sent.len().saturating_sub(passed.len());
-    let held = kept(exact, quota.burst) && kept(by_passing, late) && kept(by_sending, late);
+    let held = kept(exact, quota.capacity) && kept(by_passing, late) && kept(by_sending, late);
     Invariant {
         name: "limit: burst + rate · t in every interval",
         held: held && unpassed == 0,
         detail: match unpassed {
             0 => format!(
                 "at once {exact:.1} of {:.0}, all {by_passing:.1}, sent {by_sending:.1} of {late:.0}",
-                quota.burst
+                quota.capacity
             ),
             _ => format!("{unpassed} sent that had not passed"),
         },
@@ -45,11 +41,9 @@ pub(super) fn judge(stack: &SideLog, report: &StackReport) -> Invariant {
 }
 
 /// The most by which an interval exceeds what its length allows: at most the burst, if the limit
-/// binds. It is a budget into which nothing flows but time.
-fn worst(passed: &[Instant], quota: Quota) -> f64 {
-    let (capacity, reserve_per_second) = (quota.burst, quota.per_second);
-    let budget = Budget { capacity, ratio: 0.0, reserve_per_second };
-    budget::worst(passed, &[], budget).map_or(0.0, |worst| worst.drawn)
+/// binds.
+fn worst(passed: &[Instant], quota: Bound) -> f64 {
+    quota.worst(passed, &[], Duration::ZERO).map_or(0.0, |worst| worst.drawn)
 }
 
 /// Those of `all` that are not among `some`; both are sorted.

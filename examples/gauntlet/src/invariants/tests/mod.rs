@@ -10,6 +10,7 @@ use portcullis::trace::Kept;
 use portcullis_core::{
     FaultKind, LayerKind, Outcome, Reason, RejectionKind, Replay, SpanId, clock,
 };
+use portcullis_testkit::Bound;
 
 use super::*;
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     load::Called,
     traces::{Sent, Traced},
     upstream::Access,
-    watch::{Budget, Quota, Rejected, Retry, Told},
+    watch::{Rejected, Retry, Told},
     weather::Script,
 };
 
@@ -178,8 +179,8 @@ fn report() -> StackReport {
     StackReport {
         deadline: Duration::from_secs(1),
         probe_limit: 2,
-        quota: Quota { burst: 5.0, per_second: 20.0 },
-        budget: Budget { capacity: 3.0, ratio: 0.1, reserve_per_second: 1.0 },
+        quota: Bound { capacity: 5.0, ratio: 0.0, per_second: 20.0 },
+        budget: Bound { capacity: 3.0, ratio: 0.1, per_second: 1.0 },
         told: Told::default(),
         state_at_end: State::Closed,
         tokens_at_end: 0,
