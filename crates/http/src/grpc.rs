@@ -18,7 +18,7 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// | OK | success | – |
 /// | UNAVAILABLE | failure | yes, also where the RPC is not idempotent (gRFC A6's custom); see [`unavailable_if_idempotent`](Self::unavailable_if_idempotent) |
 /// | DEADLINE_EXCEEDED | failure | if idempotent |
-/// | UNKNOWN, INTERNAL, DATA_LOSS | failure | no |
+/// | UNKNOWN, and what is no status of gRPC's; INTERNAL, DATA_LOSS | failure | no |
 /// | RESOURCE_EXHAUSTED | throttled | only if the server sent a pushback |
 /// | CANCELLED | ignored | – |
 /// | the rest | success: the server is well | – |
@@ -94,8 +94,11 @@ impl GrpcClassifier {
     /// The verdict of trailers, or of a head that is all there is; `None` if no status is in it.
     pub(crate) fn trailers(self, headers: &HeaderMap) -> Option<Outcome> {
         let status = headers.get(GRPC_STATUS)?;
-        // An unparsable status is an unknown one (gRPC over HTTP/2, "Responses").
-        let code = status.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(code::UNKNOWN);
+        // Digits alone: a number's own parser takes a sign as well. An unparsable status is an unknown
+        // one (gRPC over HTTP/2, "Responses"), and so is one that gRPC does not have.
+        let number = status.to_str().ok().and_then(hint::digits);
+        let code = number.and_then(|number| u8::try_from(number).ok());
+        let code = code.filter(|code| *code <= code::UNAUTHENTICATED).unwrap_or(code::UNKNOWN);
         Some(self.code(code, hint::grpc_pushback(headers)))
     }
 
@@ -208,8 +211,15 @@ mod tests {
         assert_eq!(head(Some("1"), None), Verdict::Final(Outcome::Ignored));
         let unavailable = Outcome::failure(FaultKind::Grpc(14), Replay::Safe);
         assert_eq!(head(Some("14"), None), Verdict::Final(unavailable));
+    }
+
+    #[test]
+    fn a_status_that_is_none_of_grpcs_is_unknown() {
         let unknown = Outcome::failure(FaultKind::Grpc(2), Replay::Forbidden);
-        assert_eq!(head(Some("what"), None), Verdict::Final(unknown));
+        for status in ["", "what", "-1", "+14", " 14", "17", "255", "256", "99999999999999999999"] {
+            assert_eq!(head(Some(status), None), Verdict::Final(unknown), "{status:?}");
+        }
+        assert_eq!(head(Some("16"), None), Verdict::Final(Outcome::Success));
     }
 
     #[test]

@@ -64,6 +64,12 @@ pub(crate) fn to_retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(seconds.max(1))
 }
 
+/// A duration as a `grpc-retry-pushback-ms` value: whole milliseconds, rounded up.
+pub(crate) fn to_pushback(wait: Duration) -> HeaderValue {
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    HeaderValue::from(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
@@ -146,6 +152,14 @@ mod tests {
             u64::MAX.to_string().as_str(),
             "as long as can be"
         );
+    }
+
+    #[test]
+    fn a_pushback_is_written_in_whole_milliseconds_rounded_up() {
+        assert_eq!(to_pushback(Duration::ZERO), "0");
+        assert_eq!(to_pushback(Duration::from_millis(7)), "7");
+        assert_eq!(to_pushback(Duration::from_nanos(7_000_001)), "8");
+        assert_eq!(to_pushback(Duration::MAX), u64::MAX.to_string().as_str());
     }
 
     proptest! {

@@ -80,7 +80,8 @@ fn remaining_and_reset(
 }
 
 /// The longest reset of the policies with nothing remaining. One malformed member spoils the whole
-/// list, as in all structured fields (RFC 9651).
+/// list, as in all structured fields (RFC 9651); only the names and values that are of no use here are
+/// not looked into, beyond finding where they end.
 fn list(headers: &HeaderMap) -> Option<u64> {
     let mut longest = None;
     for value in headers.get_all(&RATELIMIT) {
@@ -101,7 +102,6 @@ fn list(headers: &HeaderMap) -> Option<u64> {
     longest
 }
 
-#[derive(Default)]
 struct Policy {
     remaining: Option<u64>,
     reset: Option<u64>,
@@ -109,7 +109,7 @@ struct Policy {
 
 /// One member of the list, `name;r=0;t=30`, and what follows it.
 fn policy(text: &str) -> Option<(Policy, &str)> {
-    let mut policy = Policy::default();
+    let (mut remaining, mut reset) = (None, None);
     let (_name, mut rest) = bare_item(text)?;
     while let Some(more) = rest.strip_prefix(';') {
         let more = more.trim_start();
@@ -124,15 +124,19 @@ fn policy(text: &str) -> Option<(Policy, &str)> {
             None => ("", after),
         };
         match key {
-            "r" => policy.remaining = Some(digits(value)?),
-            "t" => policy.reset = Some(digits(value)?),
+            // Of two of one name, the last counts.
+            "r" => remaining = Some(value),
+            "t" => reset = Some(value),
             _ => {}
         }
     }
-    Some((policy, rest))
+    let policy = Policy { remaining: remaining.and_then(digits), reset: reset.and_then(digits) };
+    let is_malformed = policy.remaining.is_some() != remaining.is_some()
+        || policy.reset.is_some() != reset.is_some();
+    (!is_malformed).then_some((policy, rest))
 }
 
-/// A string, a byte sequence, or anything up to the next delimiter; and what follows it.
+/// A string, a display string, a byte sequence, or anything up to the next delimiter; and what follows it.
 fn bare_item(text: &str) -> Option<(&str, &str)> {
     let end = match text.as_bytes().first()? {
         b'"' => {
@@ -144,8 +148,10 @@ fn bare_item(text: &str) -> Option<(&str, &str)> {
             });
             quote? + 2
         }
+        b'%' => text.strip_prefix("%\"")?.find('"')? + 3,
         b':' => text[1..].find(':')? + 2,
-        _ => text.find([';', ',', ' ', '\t', '"']).unwrap_or(text.len()),
+        // A parenthesis begins a list within the list, which is no policy.
+        _ => text.find([';', ',', ' ', '\t', '"', '(', ')']).unwrap_or(text.len()),
     };
     (end > 0).then(|| text.split_at(end))
 }
@@ -188,6 +194,8 @@ mod tests {
         assert_eq!(ietf(r#""default";r=1;t=30"#), Hint::None);
         assert_eq!(ietf(r#""default";r=0"#), Hint::None, "nobody knows until when");
         assert_eq!(ietf(r#""a, \";r=1";t=7;pk=:dGVuYW50:;r=0 , "b";r=0;t=5"#), seconds(7));
+        assert_eq!(ietf(r#""default";r=1;t;r=0;t=6"#), seconds(6), "the last of a name counts");
+        assert_eq!(ietf(r#""default";n=%"a, %22;r=1%c3%a9";r=0;t=8"#), seconds(8));
         assert_eq!(ietf(r#""default";r=0;t=99999999999999999999"#), Hint::After(LONGEST));
         let two = [("ratelimit", r#""a";r=0;t=2"#), ("ratelimit", r#""b";r=0;t=9"#)];
         assert_eq!(rate_limit(&headers(&two)), seconds(9));
@@ -213,6 +221,7 @@ mod tests {
             r#""a";r=0;t=1 "b""#,
             r#""a";=0;t=1"#,
             r#""a";r=0;t=1;pk=:open"#,
+            "(a b);r=0;t=1",
             "limit=100, remaining=0, reset=50",
         ] {
             assert_eq!(ietf(value), Hint::None, "{value:?}");

@@ -28,7 +28,8 @@ use crate::{
 /// | `Exhausted` | 504 after a timeout, else 503 | DEADLINE_EXCEEDED or UNAVAILABLE |
 /// | any other | 503 | UNAVAILABLE |
 ///
-/// `Retry-After` and the pushback are there if the refusal says when another try makes sense.
+/// `Retry-After` and the pushback are there if the refusal says when another try makes sense. Both are
+/// rounded up, so that nobody comes back too soon.
 ///
 /// The response's text is the refusal's own. Other errors are handed up as they are. Which protocol
 /// is answered in is told by the request's `content-type`.
@@ -153,8 +154,7 @@ fn respond(rejection: &dyn Rejection, grpc: bool) -> Response<Full<Bytes>> {
         headers.insert(GRPC_STATUS, HeaderValue::from(code));
         write_message(headers, &text);
         if let Some(wait) = rejection.retry_after() {
-            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(GRPC_RETRY_PUSHBACK_MS, HeaderValue::from(millis));
+            headers.insert(GRPC_RETRY_PUSHBACK_MS, hint::to_pushback(wait));
         }
     } else {
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
