@@ -1,13 +1,8 @@
 //! How long each wait is: the backoff, what chance makes of it, and where chance comes from.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
+
+use portcullis_core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Backoff, Jitter};
 

@@ -1,6 +1,7 @@
 //! The retry budget: a bucket of tokens in one atomic word.
 
 use std::{
+    convert::Infallible,
     fmt,
     sync::{Arc, OnceLock},
     time::Instant,
@@ -57,16 +58,22 @@ struct Bucket {
     /// The first instant anybody told of: the reserve is summed from then on. The bucket was full
     /// until then.
     epoch: OnceLock<Instant>,
-    /// A [`Word`]. All accesses are relaxed: the word is the whole state, so there is nothing else
-    /// to be published with it, and updates of one atomic are totally ordered whatever their
-    /// ordering. That is all that "never spent twice" needs.
+    /// A [`Word`]. That a token is never spent twice needs no ordering: updates of one atomic are
+    /// totally ordered anyway. What needs one is `latest`.
     word: AtomicU64,
+    /// The largest sum of the reserve that anybody meant to write, whole. It is raised before the
+    /// word is written, so whoever sees a word sees a `latest` that is not behind it: the word's own
+    /// sum is the largest that is not beyond this one and has the same low bits. However long nobody
+    /// came, the inflow is exact; only where two come at once after the sum has wrapped, the later may
+    /// find less of it, and never more.
+    latest: AtomicU64,
 }
 
 /// The bucket's state, packed from the top:
 ///
-/// - 34 bits: what the reserve has paid in since the epoch, in thousandths, modulo 2³⁴. Noting the
-///   sum and not the time makes the inflow exact: no fraction is lost however often it is looked at.
+/// - 34 bits: what the reserve has paid in since the epoch, in thousandths, modulo 2³⁴: see
+///   [`Bucket::latest`]. Noting the sum and not the time makes the inflow exact: no fraction is lost
+///   however often it is looked at.
 /// - 20 bits: `held`, the tokens in the bucket, in thousandths, those of waiting retries included.
 /// - 10 bits: `waiting`, the retries that wait with a token of theirs.
 ///
@@ -90,10 +97,6 @@ const TOKEN: u64 = 1_000;
 const WAITING_BITS: u32 = 10;
 const HELD_BITS: u32 = 20;
 const PAID_IN_MASK: u64 = (1 << (64 - WAITING_BITS - HELD_BITS)) - 1;
-/// A difference this close below the modulus is a negative one: threads read the clock before they
-/// come to the word, so one may come with a time that is older than the last. It is 45 minutes of
-/// the largest reserve.
-const OLDER: u64 = PAID_IN_MASK - (1 << 28);
 
 const ONE_WAITING: u64 = 1;
 
@@ -120,6 +123,7 @@ impl Budget {
                 reserve_milli: milli(config.reserve),
                 epoch: OnceLock::new(),
                 word: AtomicU64::new(word.pack()),
+                latest: AtomicU64::new(0),
             }),
         })
     }
@@ -144,22 +148,17 @@ impl Budget {
     }
 
     /// Pays in for a first attempt.
-    pub fn deposit(&self, now: Instant) {
+    ///
+    /// It needs no time. What the reserve has paid in meanwhile is added by whoever takes something
+    /// out: two payments into one bucket come to the same in either order, even where it runs over.
+    #[inline]
+    pub fn deposit(&self) {
         let bucket = &*self.bucket;
-        let mut seen = bucket.word.load(Ordering::Relaxed);
-        loop {
-            let mut word = Word::unpack(seen);
-            // A full bucket stays as it is: as long as all goes well, first attempts only read the
-            // word, and threads do not fight over its cache line.
-            if word.held == bucket.capacity_milli {
-                return;
-            }
-            bucket.refill(&mut word, now);
-            word.held = bucket.capacity_milli.min(word.held + bucket.ratio_milli);
-            match bucket.replace(seen, word) {
-                Ok(_) => return,
-                Err(changed) => seen = changed,
-            }
+        let word = Word::unpack(bucket.word.load(Ordering::Relaxed));
+        // A full bucket stays as it is: as long as all goes well, first attempts only read the word,
+        // and threads do not fight over its cache line.
+        if word.held < bucket.capacity_milli {
+            bucket.pay_in();
         }
     }
 
@@ -170,24 +169,15 @@ impl Budget {
     /// [`Reason::BudgetSpent`] if there is none.
     pub fn withdraw(&self, now: Instant) -> Result<Withdrawal, Reason> {
         let bucket = &*self.bucket;
-        let mut seen = bucket.word.load(Ordering::Relaxed);
-        loop {
-            let mut word = Word::unpack(seen);
-            bucket.refill(&mut word, now);
+        bucket.update(now, |word| {
             let free = word.free();
             if free < TOKEN {
                 return Err(Reason::BudgetSpent { balance_milli: free });
             }
             word.waiting += 1;
-            // The check and the taking are one step: whoever was faster made this one fail, and it
-            // looks again at what is left.
-            match bucket.replace(seen, word) {
-                Ok(_) => {
-                    return Ok(Withdrawal { bucket: Some(self.bucket.clone()) });
-                }
-                Err(changed) => seen = changed,
-            }
-        }
+            Ok(())
+        })?;
+        Ok(Withdrawal { bucket: Some(self.bucket.clone()) })
     }
 }
 
@@ -204,26 +194,66 @@ impl fmt::Debug for Budget {
 
 impl Bucket {
     fn look(&self, now: Instant) -> Word {
-        let mut word = Word::unpack(self.word.load(Ordering::Relaxed));
-        self.refill(&mut word, now);
+        let mut word = Word::unpack(self.word.load(Ordering::Acquire));
+        self.refill(&mut word, self.paid_in(now));
         word
     }
 
-    /// Adds what the reserve has paid in since the word was last written.
-    fn refill(&self, word: &mut Word, now: Instant) {
-        let elapsed = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
-        let paid_in = elapsed.as_nanos() * u128::from(self.reserve_milli) / 1_000_000_000;
-        // The sum wraps, and is only ever compared with another one.
-        let paid_in = paid_in as u64 & PAID_IN_MASK;
-        let since = paid_in.wrapping_sub(word.paid_in) & PAID_IN_MASK;
-        if since < OLDER {
-            word.paid_in = paid_in;
-            word.held = self.capacity_milli.min(word.held.saturating_add(since));
+    fn pay_in(&self) {
+        let mut seen = self.word.load(Ordering::Relaxed);
+        loop {
+            let mut word = Word::unpack(seen);
+            word.held = self.capacity_milli.min(word.held + self.ratio_milli);
+            // Relaxed: the sum stays as it is, and a read-modify-write hands on what the writer of
+            // that sum released.
+            let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+            match self.word.compare_exchange_weak(seen, word.pack(), set, fetch) {
+                Ok(_) => return,
+                Err(changed) => seen = changed,
+            }
         }
     }
 
-    fn replace(&self, seen: u64, word: Word) -> Result<u64, u64> {
-        self.word.compare_exchange_weak(seen, word.pack(), Ordering::Relaxed, Ordering::Relaxed)
+    /// Changes the word as it is `now`, in one step with whatever `change` looks at: should somebody
+    /// be faster, it is asked again about what is left.
+    fn update<E>(
+        &self,
+        now: Instant,
+        mut change: impl FnMut(&mut Word) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let paid_in = self.paid_in(now);
+        let mut seen = self.word.load(Ordering::Acquire);
+        loop {
+            let mut word = Word::unpack(seen);
+            self.refill(&mut word, paid_in);
+            change(&mut word)?;
+            self.latest.fetch_max(paid_in, Ordering::Relaxed);
+            // Release, with the acquire of whoever sees this word: they see `latest` as well.
+            let (set, fetch) = (Ordering::Release, Ordering::Acquire);
+            match self.word.compare_exchange(seen, word.pack(), set, fetch) {
+                Ok(_) => return Ok(()),
+                Err(changed) => seen = changed,
+            }
+        }
+    }
+
+    /// What the reserve has paid in by `now`, in thousandths.
+    fn paid_in(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
+        let paid_in = elapsed.as_nanos() * u128::from(self.reserve_milli) / 1_000_000_000;
+        u64::try_from(paid_in).unwrap_or(u64::MAX)
+    }
+
+    /// Adds what the reserve has paid in since the word was last written: nothing for a thread that
+    /// read the clock before the last writer did, and comes to the word after it.
+    fn refill(&self, word: &mut Word, paid_in: u64) {
+        // Relaxed: the acquire that the word was read with has seen to it.
+        let latest = self.latest.load(Ordering::Relaxed);
+        let noted = latest - (latest.wrapping_sub(word.paid_in) & PAID_IN_MASK);
+        if let Some(since) = paid_in.checked_sub(noted) {
+            word.paid_in = paid_in & PAID_IN_MASK;
+            word.held = self.capacity_milli.min(word.held.saturating_add(since));
+        }
     }
 }
 
@@ -256,19 +286,13 @@ impl Withdrawal {
         let Some(bucket) = self.bucket.take() else {
             return;
         };
-        let mut seen = bucket.word.load(Ordering::Relaxed);
-        loop {
-            let mut word = Word::unpack(seen);
-            // First of all what flowed in until now, so that what ran over a full bucket is lost and
-            // not found again in the room that this token leaves.
-            bucket.refill(&mut word, now);
+        // Whatever flowed in until now comes first, so that what ran over a full bucket is lost and
+        // not found again in the room that this token leaves.
+        let Ok(()) = bucket.update(now, |word| {
             word.waiting = word.waiting.saturating_sub(1);
             word.held = word.held.saturating_sub(TOKEN);
-            match bucket.replace(seen, word) {
-                Ok(_) => return,
-                Err(changed) => seen = changed,
-            }
-        }
+            Ok::<_, Infallible>(())
+        });
     }
 }
 
@@ -317,20 +341,20 @@ mod tests {
     #[test]
     fn the_reserve_loses_no_fraction_however_often_it_is_looked_at() {
         let start = clock::now();
-        let budget = budget(1, 0.0, 0.003);
+        let budget = budget(2, 0.0, 0.003);
         budget.withdraw(start).unwrap().spend(start);
-        for ms in 0..333_333 {
-            budget.deposit(start + Duration::from_millis(ms));
+        for ms in 0..=333_333 {
+            // What goes back leaves the inflow written down.
+            drop(budget.withdraw(start + Duration::from_millis(ms)).unwrap());
         }
-        assert!(budget.withdraw(start + Duration::from_millis(333_333)).is_err());
-        assert!(budget.withdraw(start + Duration::from_millis(333_334)).is_ok());
+        assert_eq!(budget.balance(start + Duration::from_millis(333_333)), 1.999);
+        assert_eq!(budget.balance(start + Duration::from_millis(333_334)), 2.0);
     }
 
     #[test]
     fn a_time_that_is_older_than_the_last_pays_nothing_in() {
         let start = clock::now();
         let budget = budget(5, 0.0, 1.0);
-        budget.deposit(start);
         for _ in 0..5 {
             budget.withdraw(start).unwrap().spend(start);
         }
@@ -346,13 +370,32 @@ mod tests {
     fn the_sum_of_the_reserve_may_wrap() {
         let start = clock::now();
         let budget = budget(2, 0.0, 100.0);
-        budget.deposit(start);
         for day in 1..20 {
             let now = start + Duration::from_secs(86_400 / 2) * day;
             budget.withdraw(now).unwrap().spend(now);
             budget.withdraw(now).unwrap().spend(now);
             assert!(budget.withdraw(now).is_err());
             assert_eq!(budget.balance(now + Duration::from_millis(10)), 1.0);
+        }
+    }
+
+    #[test]
+    fn however_long_nobody_came_the_reserve_has_filled_the_bucket_and_goes_on() {
+        // The sum wraps after 47 hours; a gap may be of any length.
+        let hour = Duration::from_secs(3_600);
+        for gap in 1..200 {
+            let start = clock::now();
+            let budget = budget(2, 0.0, 100.0);
+            budget.withdraw(start).unwrap().spend(start);
+            budget.withdraw(start).unwrap().spend(start);
+            let mut now = start + hour * gap;
+            assert_eq!(budget.balance(now), 2.0, "{gap} h");
+            for _ in 0..3 {
+                budget.withdraw(now).unwrap().spend(now);
+                budget.withdraw(now).unwrap().spend(now);
+                assert!(budget.withdraw(now).is_err(), "{gap} h");
+                now += Duration::from_millis(20);
+            }
         }
     }
 
@@ -375,7 +418,6 @@ mod tests {
     fn a_full_bucket_loses_nothing_by_not_being_written() {
         let start = clock::now();
         let budget = budget(1, 0.2, 1.0);
-        budget.deposit(start);
         let later = start + Duration::from_secs(3_600);
         budget.withdraw(later).unwrap().spend(later);
         assert_eq!(budget.balance(later), 0.0);

@@ -173,6 +173,7 @@ impl Policy {
 
     /// How many attempts `call` may have, the first included: the caller's word, else the settings'.
     #[must_use]
+    #[inline]
     pub fn max_attempts(&self, call: &Call) -> u32 {
         let attempts = call.overrides().max_attempts;
         attempts.unwrap_or(self.max_attempts).max(1)
@@ -215,9 +216,10 @@ impl Policy {
     }
 
     /// Notes that a first attempt is made.
-    pub fn first(&self, now: Instant) {
+    #[inline]
+    pub fn first(&self) {
         if let Some(budget) = &self.budget {
-            budget.deposit(now);
+            budget.deposit();
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{Attempt, Decision, Exhausted, Withdrawal, layer::Shared};
+use crate::{Attempt, Decision, Exhausted, Withdrawal, service::Core};
 
 /// The number of a call's first attempt.
 pub(crate) const FIRST: u32 = 1;
@@ -44,7 +44,9 @@ pin_project! {
         idempotent: bool,
         // What the backoff computed last.
         computed: Option<Duration>,
-        shared: Arc<Shared<C>>,
+        // `None` where there is one attempt only.
+        kept: Option<Kp>,
+        core: Arc<Core<S, C>>,
     }
 }
 
@@ -56,8 +58,8 @@ pin_project! {
         Calling {
             #[pin]
             future: Scoped<F>,
-            // `None` where there is only one.
-            spare: Option<Spare<S, Kp>>,
+            // The clone that makes all attempts but the first, from then on.
+            service: Option<S>,
         },
         // The last response is dropped, and the next attempt's time has not come.
         Waiting {
@@ -77,15 +79,9 @@ pin_project! {
     }
 }
 
-/// What other attempts are made with.
-pub(crate) struct Spare<S, Kp> {
-    pub(crate) service: S,
-    pub(crate) kept: Kp,
-}
-
 /// The attempt to come. Dropped before it is sent, its token goes back to the budget.
 struct Next<S, Kp: Kept> {
-    spare: Spare<S, Kp>,
+    service: S,
     request: Kp::Sent,
     withdrawal: Option<Withdrawal>,
     /// The scope of the attempt before, from which this one derives its own.
@@ -104,33 +100,32 @@ where
     #[inline]
     pub(crate) fn new(
         future: Scoped<S::Future>,
-        spare: Option<Spare<S, Kp>>,
+        kept: Option<Kp>,
         idempotent: bool,
-        shared: Arc<Shared<C>>,
+        core: Arc<Core<S, C>>,
     ) -> Self {
-        Self {
-            state: State::Calling { future, spare },
-            attempt: FIRST,
-            idempotent,
-            computed: None,
-            shared,
-        }
+        let state = State::Calling { future, service: None };
+        Self { state, attempt: FIRST, idempotent, computed: None, kept, core }
     }
 
     /// Settles what follows an attempt that may be followed by another, all of it before its result
     /// is dropped.
+    #[cold]
     fn after_attempt(
         self: Pin<&mut Self>,
         result: Result<S::Response, Error>,
         outcome: Outcome,
-    ) -> Option<Result<S::Response, Error>> {
+    ) -> Option<Result<S::Response, Error>>
+    where
+        S: Clone,
+    {
         let mut this = self.project();
-        let shared = &**this.shared;
-        let StateProj::Calling { future, spare } = this.state.as_mut().project() else {
+        let shared = this.core.shared();
+        let StateProj::Calling { future, service } = this.state.as_mut().project() else {
             return Some(result);
         };
 
-        let now = clock::now();
+        let now = future.call().ended();
         let number = *this.attempt;
         let attempt =
             Attempt { number, outcome, error: result.as_ref().err(), idempotent: *this.idempotent };
@@ -139,7 +134,7 @@ where
             future.call(),
             now,
             *this.computed,
-            || spare.as_ref()?.kept.again(number + 1),
+            || this.kept.as_ref()?.again(number + 1),
             || shared.chance.next(),
         );
         let plan = match decision {
@@ -150,10 +145,6 @@ where
                 shared.voice.tell(future.call(), now, gave_up);
                 return Some(result);
             }
-        };
-        // There is one, or there would be no plan: the request came out of it.
-        let Some(spare) = spare.take() else {
-            return Some(result);
         };
         shared.voice.tell(future.call(), now, || What::Retrying {
             attempt: number,
@@ -166,7 +157,7 @@ where
         drop(result);
         *this.computed = plan.computed.or(*this.computed);
         let next = Next {
-            spare,
+            service: service.take().unwrap_or_else(|| this.core.another()),
             request: plan.request,
             withdrawal: plan.withdrawal,
             call: future.call().clone(),
@@ -180,6 +171,37 @@ where
             State::Waiting { sleep: sleep_until(at.into()), next }
         });
         None
+    }
+
+    /// What comes between two attempts, one step of it: the error it ends in, if it does.
+    //
+    // Not inlined, so that a call which succeeds at once is a short way.
+    #[cold]
+    fn poll_between(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Error>>
+    where
+        S::Error: Into<BoxError>,
+    {
+        match self.as_mut().project().state.project() {
+            StateProj::Waiting { sleep, .. } => {
+                ready!(sleep.poll(cx));
+                Poll::Ready(self.after_wait())
+            }
+            StateProj::Readying { timer, next, .. } => {
+                // Attempts that neither wait nor are pending must let other tasks run.
+                let progress = ready!(coop::poll_proceed(cx));
+                let ready = match next.service.poll_ready(cx) {
+                    Poll::Ready(ready) => Some(ready.map_err(Error::inner)),
+                    Poll::Pending => {
+                        ready!(until_deadline(timer, &next.call, cx));
+                        None
+                    }
+                };
+                progress.made_progress();
+                Poll::Ready(self.after_readiness(ready))
+            }
+            StateProj::Calling { .. } => Poll::Ready(None),
+            StateProj::Over => panic!("a response future was polled after it was ready"),
+        }
     }
 
     /// The wait is over: the inner service is to be made ready again.
@@ -221,7 +243,7 @@ where
             return Some(self.exhausted(&next, reason, None, now));
         }
 
-        let Next { mut spare, request, withdrawal, call, .. } = next;
+        let Next { mut service, request, withdrawal, call, .. } = next;
         if let Some(withdrawal) = withdrawal {
             withdrawal.spend(now);
         }
@@ -229,9 +251,10 @@ where
         *this.attempt += 1;
         let number = *this.attempt;
         let call = call.with_attempt(number);
-        this.shared.voice.tell(&call, now, || What::Attempting { attempt: number });
-        let future = call.enter(now, || spare.service.call(request));
-        this.state.set(State::Calling { future, spare: Some(spare) });
+        let voice = &this.core.shared().voice;
+        voice.tell(&call, now, || What::Attempting { attempt: number });
+        let future = call.enter(now, || service.call(request));
+        this.state.set(State::Calling { future, service: Some(service) });
         None
     }
 
@@ -242,7 +265,7 @@ where
         source: Option<Error>,
         now: Instant,
     ) -> Error {
-        let (voice, last) = (&self.shared.voice, next.last);
+        let (voice, last) = (&self.core.shared().voice, next.last);
         let gave_up = || What::GaveUp { attempt: self.attempt, outcome: last, reason };
         voice.tell(&next.call, now, gave_up);
         Error::rejected(Exhausted::new(voice.name().clone(), self.attempt, last, reason, source))
@@ -251,7 +274,7 @@ where
 
 impl<S, Kp, C> Future for ResponseFuture<S, Kp, C>
 where
-    S: Service<Kp::Sent>,
+    S: Service<Kp::Sent> + Clone,
     S::Error: Into<BoxError>,
     Kp: Kept,
     C: Classify<S::Response>,
@@ -262,33 +285,15 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = self.as_mut().project();
-            let ended = match this.state.project() {
-                StateProj::Calling { future, .. } => {
-                    let result = ready!(future.poll(cx)).map_err(Error::inner);
-                    let outcome = this.shared.judge(&result);
-                    if outcome.replay().is_none() {
-                        return Poll::Ready(result);
-                    }
-                    self.as_mut().after_attempt(result, outcome)
+            let ended = if let StateProj::Calling { future, .. } = this.state.project() {
+                let result = ready!(future.poll(cx)).map_err(Error::inner);
+                let outcome = this.core.shared().judge(&result);
+                if outcome.replay().is_none() {
+                    return Poll::Ready(result);
                 }
-                StateProj::Waiting { sleep, .. } => {
-                    ready!(sleep.poll(cx));
-                    self.as_mut().after_wait().map(Err)
-                }
-                StateProj::Readying { timer, next, .. } => {
-                    // Attempts that neither wait nor are pending must let other tasks run.
-                    let progress = ready!(coop::poll_proceed(cx));
-                    let ready = match next.spare.service.poll_ready(cx) {
-                        Poll::Ready(ready) => Some(ready.map_err(Error::inner)),
-                        Poll::Pending => {
-                            ready!(until_deadline(timer, &next.call, cx));
-                            None
-                        }
-                    };
-                    progress.made_progress();
-                    self.as_mut().after_readiness(ready).map(Err)
-                }
-                StateProj::Over => panic!("a response future was polled after it was ready"),
+                self.as_mut().after_attempt(result, outcome)
+            } else {
+                ready!(self.as_mut().poll_between(cx)).map(Err)
             };
             if let Some(result) = ended {
                 return Poll::Ready(result);
@@ -304,7 +309,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("name", self.shared.voice.name())
+            .field("name", self.core.shared().voice.name())
             .field("attempt", &self.attempt)
             .field("state", &self.state.as_str())
             .finish_non_exhaustive()

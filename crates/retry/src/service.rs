@@ -6,14 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use portcullis_core::{BoxError, ByResult, Call, Classify, Error, Keep, Kept, What};
+use portcullis_core::{BoxError, ByResult, Call, Classify, Error, Keep, Kept, What, sync::Mutex};
 use tower_service::Service;
 
-use crate::{
-    ResponseFuture,
-    future::{FIRST, Spare},
-    layer::Shared,
-};
+use crate::{ResponseFuture, future::FIRST, layer::Shared};
 
 /// Sends a failed request again. Made by [`RetryLayer`](crate::RetryLayer).
 ///
@@ -33,14 +29,27 @@ use crate::{
 pub struct Retry<S, K, C = ByResult> {
     inner: S,
     keep: Arc<K>,
+    core: Arc<Core<S, C>>,
+}
+
+/// What a service, its clones and all their calls share. A call's future holds it by one count,
+/// however many an inner service's clone would take.
+pub(crate) struct Core<S, C> {
+    /// What a call that comes to a second attempt clones for it. In a mutex for inner services that
+    /// are `Send` alone; a call that succeeds at once does not come near it.
+    template: Mutex<S>,
     shared: Arc<Shared<C>>,
 }
 
 // ===== impl Retry =====
 
 impl<S, K, C> Retry<S, K, C> {
-    pub(crate) fn new(inner: S, keep: Arc<K>, shared: Arc<Shared<C>>) -> Self {
-        Self { inner, keep, shared }
+    pub(crate) fn new(inner: S, keep: Arc<K>, shared: Arc<Shared<C>>) -> Self
+    where
+        S: Clone,
+    {
+        let core = Core { template: Mutex::new(inner.clone()), shared };
+        Self { inner, keep, core: Arc::new(core) }
     }
 
     /// The inner service.
@@ -68,32 +77,48 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let call = Call::current();
+        let call = Call::current().with_attempt(FIRST);
         let now = call.now();
-        self.shared.policy.first(now);
+        let Shared { policy, voice, .. } = self.core.shared();
+        policy.first();
 
         let (sent, kept) = self.keep.keep(req);
         let word = call.overrides().idempotent;
         let idempotent = word.unwrap_or_else(|| kept.idempotent());
-        // The instance that was readied is the one called now. The clone has no readiness, and none
-        // is needed: it is made ready before each attempt of its own.
-        let spare = (self.shared.policy.max_attempts(&call) > 1)
-            .then(|| Spare { service: self.inner.clone(), kept });
-        let attempt = call.with_attempt(FIRST);
-        self.shared.voice.tell(&attempt, now, || What::Attempting { attempt: FIRST });
-        let future = attempt.enter(now, || self.inner.call(sent));
-        ResponseFuture::new(future, spare, idempotent, self.shared.clone())
+        let kept = (policy.max_attempts(&call) > FIRST).then_some(kept);
+        voice.tell(&call, now, || What::Attempting { attempt: FIRST });
+        // The instance that was readied is the one called. Other attempts have a clone of their own,
+        // which is made ready for each.
+        let future = call.enter(now, || self.inner.call(sent));
+        ResponseFuture::new(future, kept, idempotent, self.core.clone())
     }
 }
 
 impl<S: Clone, K, C> Clone for Retry<S, K, C> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), keep: self.keep.clone(), shared: self.shared.clone() }
+        Self { inner: self.inner.clone(), keep: self.keep.clone(), core: self.core.clone() }
     }
 }
 
 impl<S, K, C> fmt::Debug for Retry<S, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Retry").field("shared", self.core.shared()).finish_non_exhaustive()
+    }
+}
+
+// ===== impl Core =====
+
+impl<S, C> Core<S, C> {
+    #[inline]
+    pub(crate) fn shared(&self) -> &Shared<C> {
+        &self.shared
+    }
+
+    /// A clone of the inner service, for the attempts after the first.
+    pub(crate) fn another(&self) -> S
+    where
+        S: Clone,
+    {
+        self.template.lock().clone()
     }
 }

@@ -102,7 +102,7 @@ proptest! {
             match happens {
                 Happens::Pass(nanos) => at += Duration::from_nanos(nanos),
                 Happens::First => {
-                    budget.deposit(now);
+                    budget.deposit();
                     naive.first(at);
                     sent.push((at, false));
                 }
@@ -259,7 +259,7 @@ fn threads_that_send_cancel_and_pay_in_never_overdraw() {
         for _ in 0..STEPS {
             match seed.within(0..4) {
                 0 => {
-                    budget.deposit(now);
+                    budget.deposit();
                     firsts += 1;
                 }
                 1 => waiting.extend(budget.withdraw(now)),
