@@ -24,7 +24,7 @@ use portcullis_core::Invalid;
 pub struct BreakerConfig {
     /// Whether it judges by itself or follows an order from the start. [`Mode::Automatic`].
     pub mode: Mode,
-    /// Which calls the rates are taken over: 100 ms to 1 day, or 1 to 65 535 calls. 120 s.
+    /// Which calls the rates are taken over: 100 ms to 1 day, or 1 to 1 000 000 calls. 120 s.
     pub window: Window,
     /// No rate trips while the window holds fewer calls than this: at least 1, and at most N for a
     /// window of N calls. 20.
@@ -236,7 +236,7 @@ impl BreakerConfig {
                 check("window", time, time >= millis(100) && time <= DAY, "100 ms to 1 day")?;
             }
             Window::Count(calls) => {
-                check("window", calls, (1..=65_535).contains(&calls), "1 to 65535 calls")?;
+                check("window", calls, (1..=1_000_000).contains(&calls), "1 to 1000000 calls")?;
             }
         }
         let most = match self.window {

@@ -11,16 +11,18 @@
 
 mod answer;
 mod circuit;
-mod window;
+mod count_window;
+mod inspect;
+mod run;
+mod stripes;
+mod tally;
+mod time_window;
 mod word;
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Instant};
 
 use portcullis_core::{
-    FaultKind, Hint, Invalid, Outcome, Reason, State, Ticket,
+    Hint, Invalid, Outcome, Reason, State, Ticket,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -28,13 +30,13 @@ use portcullis_core::{
 };
 
 pub use self::answer::{Admission, Changes, Counts, Permit, Refusal, Transition};
-pub(crate) use self::window::{stripe_of_this_thread, stripes};
+pub(crate) use self::stripes::{stripe_of_this_thread, stripes};
 use self::{
     circuit::{Circuit, Verdict},
-    window::{CountWindow, Run, TimeWindow},
+    tally::{Mark, Tally},
     word::{Phase, Word},
 };
-use crate::{BreakerConfig, Mode, Snapshot, Window};
+use crate::{BreakerConfig, Mode};
 
 /// A circuit breaker without I/O.
 ///
@@ -62,7 +64,6 @@ use crate::{BreakerConfig, Mode, Snapshot, Window};
 pub struct Engine {
     hot: Hot,
     config: BreakerConfig,
-    window: Calls,
     circuit: Mutex<Circuit>,
 }
 
@@ -70,12 +71,7 @@ pub struct Engine {
 #[repr(align(128))]
 struct Hot {
     word: AtomicU64,
-    run: Run,
-}
-
-enum Calls {
-    Time(TimeWindow, Duration),
-    Count(CountWindow),
+    tally: Tally,
 }
 
 // ===== impl Engine =====
@@ -95,15 +91,11 @@ impl Engine {
     /// For settings that were validated.
     pub(crate) fn with_stripes(config: BreakerConfig, start: Instant, stripes: usize) -> Self {
         let circuit = Circuit::new(&config, start);
-        let window = match config.window {
-            Window::Time(time) => Calls::Time(TimeWindow::new(time, start, stripes), time),
-            Window::Count(calls) => Calls::Count(CountWindow::new(calls)),
-        };
-        window.restart(circuit.word.generation());
+        let tally = Tally::new(&config, start, stripes);
+        tally.restart(circuit.word.generation());
         Self {
-            hot: Hot { word: AtomicU64::new(circuit.word.bits()), run: Run::default() },
+            hot: Hot { word: AtomicU64::new(circuit.word.bits()), tally },
             config,
-            window,
             circuit: Mutex::new(circuit),
         }
     }
@@ -123,11 +115,17 @@ impl Engine {
     /// Whether a call may pass at `now`.
     #[inline]
     pub fn admit(&self, now: Instant, changes: &mut Changes) -> Admission {
-        let word = self.word();
-        if word.is_plainly_closed() {
-            return Admission::Admitted(Permit::call(word.generation()));
+        match self.admit_while_closed() {
+            Some(permit) => Admission::Admitted(permit),
+            None => self.admit_by_rules(self.word(), now, changes),
         }
-        self.admit_by_rules(word, now, changes)
+    }
+
+    /// A permit, while there is nothing that it depends on.
+    #[inline]
+    pub(crate) fn admit_while_closed(&self) -> Option<Permit> {
+        let word = self.word();
+        word.is_plainly_closed().then(|| Permit::call(word.generation()))
     }
 
     #[cold]
@@ -145,6 +143,12 @@ impl Engine {
                 }
             }),
         }
+    }
+
+    /// Whether nothing is to be asked of the rules: see [`outlook`](Self::outlook).
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.word().is_plainly_closed()
     }
 
     /// What a call at `now` would be refused for, the ramp aside. Takes no slot and begins no
@@ -178,7 +182,6 @@ impl Engine {
     }
 
     /// Counts a call's result, unless its generation is over.
-    #[inline]
     pub fn record(
         &self,
         permit: Permit,
@@ -198,6 +201,16 @@ impl Engine {
         self.count(word, outcome, slow, now, changes);
     }
 
+    /// Counts a success that was not slow, if all there is to it is to add it up: then no state
+    /// changes. Otherwise it does nothing, and [`record`](Self::record) does it all.
+    #[inline]
+    pub(crate) fn record_while_quiet(&self, permit: &Permit, now: Instant) -> bool {
+        let word = self.word();
+        word.is_plainly_closed()
+            && word.generation() == permit.generation()
+            && self.hot.tally.count_while_quiet(permit.generation(), now)
+    }
+
     /// A call that came to nothing: a probe's slot is free again, and nothing is counted.
     pub fn cancel(&self, permit: Permit, now: Instant, changes: &mut Changes) {
         self.record(permit, Outcome::Cancelled, false, now, changes);
@@ -210,7 +223,7 @@ impl Engine {
         if word.phase() == Phase::Closed {
             return self.count(word, outcome, false, now, changes);
         }
-        if self.verdict(outcome, false, true) == Verdict::Bad {
+        if self.config.verdict(outcome, false, true) == Verdict::Bad {
             self.with_circuit(|circuit| {
                 circuit.advance(&self.config, now, changes);
                 circuit.half_open_if_due(now, changes);
@@ -230,7 +243,7 @@ impl Engine {
         now: Instant,
         changes: &mut Changes,
     ) {
-        let verdict = self.verdict(outcome, slow, true);
+        let verdict = self.config.verdict(outcome, slow, true);
         let counts_as_call = self.with_circuit(|circuit| {
             circuit.advance(&self.config, now, changes);
             // Others may have opened it meanwhile, or closed it: then it is a call like any other.
@@ -247,55 +260,14 @@ impl Engine {
     }
 
     /// Adds a result to the window, and trips if that was one too many.
-    #[inline]
     fn count(&self, word: Word, outcome: Outcome, slow: bool, now: Instant, changes: &mut Changes) {
-        let failed = match self.verdict(outcome, false, false) {
+        let failed = match self.config.verdict(outcome, false, false) {
             Verdict::Good => false,
             Verdict::Bad => true,
             Verdict::Nothing => return,
         };
-        let generation = word.generation();
-        let tripped = match failed {
-            false => {
-                self.hot.run.succeeded(generation);
-                self.look_at_rates(generation, false, slow, now)
-            }
-            true => {
-                let count = self.hot.run.failed(generation);
-                // Counted in the window in any case.
-                let by_rate = self.look_at_rates(generation, true, slow, now);
-                match self.config.consecutive_failures {
-                    Some(threshold) if count >= threshold => {
-                        Some(Reason::ConsecutiveFailures { count, threshold })
-                    }
-                    _ => by_rate,
-                }
-            }
-        };
-        if let Some(why) = tripped {
-            self.trip(generation, why, outcome.hint(), now, changes);
-        }
-    }
-
-    #[inline]
-    fn look_at_rates(
-        &self,
-        generation: u64,
-        failed: bool,
-        slow: bool,
-        now: Instant,
-    ) -> Option<Reason> {
-        let config = &self.config;
-        match &self.window {
-            Calls::Time(window, _) => {
-                let serial = window.serial(generation, now);
-                window.add(serial, failed, slow);
-                if !failed && !slow && window.is_quiet(serial) {
-                    return None;
-                }
-                config.look_closer(window, serial)
-            }
-            Calls::Count(window) => config.trips_by_rate(&window.add(generation, failed, slow)?),
+        if let Some(why) = self.hot.tally.count(&self.config, word, Mark { failed, slow }, now) {
+            self.trip(word.generation(), why, outcome.hint(), now, changes);
         }
     }
 
@@ -311,31 +283,11 @@ impl Engine {
             {
                 return;
             }
-            if self.window.was_healthy(circuit, now) {
+            if self.hot.tally.was_healthy(circuit, now) {
                 circuit.backoff = 0;
             }
             circuit.open(&self.config, why, hint, now, changes);
         });
-    }
-
-    /// What a result means: to the window, or as that of a probe.
-    fn verdict(&self, outcome: Outcome, slow: bool, probe: bool) -> Verdict {
-        match outcome {
-            // A peer that is tripped for being slow has not recovered while it still is.
-            Outcome::Success if probe && slow && self.config.slow_rate.is_some() => Verdict::Bad,
-            Outcome::Success => Verdict::Good,
-            // The peer never saw it.
-            Outcome::Failure(fault) if fault.kind == FaultKind::Rejected => Verdict::Nothing,
-            Outcome::Failure(_) => Verdict::Bad,
-            Outcome::Throttled(throttle)
-                if throttle.unhealthy
-                    || self.config.throttled_is_failure
-                    || probe && self.config.throttled_fails_probe =>
-            {
-                Verdict::Bad
-            }
-            Outcome::Throttled(_) | Outcome::Cancelled | Outcome::Ignored => Verdict::Nothing,
-        }
     }
 
     /// Follows an order. Nothing changes if it was in force already.
@@ -356,57 +308,6 @@ impl Engine {
         });
     }
 
-    /// What the window holds.
-    #[must_use]
-    pub fn counts(&self, now: Instant) -> Counts {
-        self.window.sum(self.word().generation(), now)
-    }
-
-    /// Whether its open time is over and no probe is out.
-    pub(crate) fn has_done_its_time(&self, now: Instant) -> bool {
-        let circuit = self.circuit.lock();
-        now >= circuit.open_until && circuit.probes.is_empty()
-    }
-
-    /// How long it was to stay open, when it last was.
-    pub(crate) fn last_open_time(&self) -> Duration {
-        self.circuit.lock().open_for
-    }
-
-    /// Everything there is to know, at `now`.
-    #[must_use]
-    pub fn snapshot(&self, now: Instant, changes: &mut Changes) -> Snapshot {
-        self.with_circuit(|circuit| {
-            circuit.advance(&self.config, now, changes);
-            let (word, generation) = (circuit.word, circuit.word.generation());
-            let open = word.phase() == Phase::Open;
-            let healthy = word.phase() == Phase::Closed && self.window.was_healthy(circuit, now);
-            Snapshot {
-                state: word.state(),
-                judged: word.phase().state(),
-                mode: word.mode(),
-                generation,
-                counts: self.window.sum(generation, now),
-                failures_in_a_row: self.hot.run.get(generation),
-                tripped_by: circuit.tripped_by,
-                open_for: open.then_some(circuit.open_for),
-                open_until: open.then_some(circuit.open_until),
-                backoff: if healthy { 0 } else { circuit.backoff },
-                probes: circuit.probes.len() as u32,
-                probes_succeeded: match word.phase() {
-                    Phase::HalfOpen => circuit.succeeded,
-                    Phase::Closed | Phase::Open => 0,
-                },
-                ramp_share: self
-                    .config
-                    .ramp
-                    .filter(|_| word.ramps())
-                    .and_then(|r| r.share(now.saturating_duration_since(circuit.closed_since))),
-                config: self.config.clone(),
-            }
-        })
-    }
-
     /// The settled word.
     #[inline]
     fn word(&self) -> Word {
@@ -422,7 +323,7 @@ impl Engine {
         let after = circuit.word;
         if after != before {
             if after.generation() != before.generation() {
-                self.window.restart(after.generation());
+                self.hot.tally.restart(after.generation());
             }
             // Release: see `word`. Plain stores do, as only the lock's holder writes.
             self.hot.word.store(after.bits(), Ordering::Release);
@@ -438,61 +339,5 @@ impl fmt::Debug for Engine {
             .field("generation", &self.word().generation())
             .field("config", &self.config)
             .finish_non_exhaustive()
-    }
-}
-
-// ===== impl Calls =====
-
-impl Calls {
-    fn restart(&self, generation: u64) {
-        match self {
-            // Its buckets carry their generation.
-            Self::Time(..) => {}
-            Self::Count(window) => window.restart(generation),
-        }
-    }
-
-    fn sum(&self, generation: u64, now: Instant) -> Counts {
-        match self {
-            Self::Time(window, _) => window.sum(window.serial(generation, now)),
-            Self::Count(window) => window.sum(),
-        }
-    }
-
-    /// Whether the circuit has been closed for a whole window.
-    fn was_healthy(&self, circuit: &Circuit, now: Instant) -> bool {
-        match self {
-            Self::Time(_, time) => now.saturating_duration_since(circuit.closed_since) >= *time,
-            Self::Count(window) => window.has_turned_over(),
-        }
-    }
-}
-
-// ===== impl BreakerConfig =====
-
-impl BreakerConfig {
-    /// Adds the window up. Not on the way of a good call among good ones.
-    #[cold]
-    fn look_closer(&self, window: &TimeWindow, serial: u64) -> Option<Reason> {
-        let counts = window.sum(serial);
-        let tripped = self.trips_by_rate(&counts);
-        if tripped.is_none() && counts.total >= u64::from(self.minimum_calls) {
-            window.set_quiet(serial);
-        }
-        tripped
-    }
-
-    fn trips_by_rate(&self, counts: &Counts) -> Option<Reason> {
-        let Counts { total, failures, slow } = *counts;
-        if total < u64::from(self.minimum_calls) {
-            return None;
-        }
-        // A quotient, not a product: 7 of 100 is then exactly a rate of 0.07.
-        let reached = |part: u64, threshold: &f64| part as f64 / total as f64 >= *threshold;
-        if let Some(threshold) = self.failure_rate.filter(|rate| reached(failures, rate)) {
-            return Some(Reason::FailureRate { failures, total, threshold });
-        }
-        let threshold = self.slow_rate.filter(|rate| reached(slow, rate))?;
-        Some(Reason::SlowRate { slow, total, threshold })
     }
 }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{BoxError, Classify, Error, Outcome, clock};
+use portcullis_core::{BoxError, Classify, Error, Outcome, call};
 
-use crate::handle::Pending;
+use crate::pending::Pending;
 
 pin_project! {
     /// The future of a [`Breaker`](crate::Breaker): the inner one's, or a refusal.
@@ -61,13 +61,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Called { future, pending, classifier } => {
-                let Poll::Ready(result) = future.poll(cx) else { return Poll::Pending };
+                let Poll::Ready(result) = call::poll(future, cx) else { return Poll::Pending };
                 let result = result.map_err(Error::inner);
-                let now = clock::now();
-                let good = || classifier.at_head(result.as_ref()).outcome() == Outcome::Success;
-                pending.tell_of_head(good, now);
+                let now = pending.call().ended();
                 // An error is no head.
                 let head = result.is_ok().then_some(now);
+                if classifier.ends_at_head() {
+                    let verdict = classifier.at_head(result.as_ref());
+                    pending.settle(verdict.outcome(), head, now);
+                    return Poll::Ready(classifier.hand_up(result));
+                }
+                let good = || classifier.at_head(result.as_ref()).outcome() == Outcome::Success;
+                pending.tell_of_head(good, now);
                 Poll::Ready(classifier.classify(result, pending.with_result(head)))
             }
             StateProj::Refused { error } => match error.take() {

@@ -1,15 +1,16 @@
 //! One breaker, shared by all who use it.
 
-use std::{fmt, mem, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use portcullis_core::{
-    Call, Completion, End, Error, How, Invalid, LayerKind, Outcome, Reason, Settle, State, Ticket,
-    Voice, What, clock,
+    Call, Completion, Error, Invalid, LayerKind, Outcome, State, Voice, What, clock,
 };
 
 use crate::{
     Admission, BreakerConfig, Changes, Engine, Mode, Open, Permit, Refusal, Snapshot, WhenOpen,
     engine::{stripe_of_this_thread, stripes},
+    pending::Admitted,
+    shared::{Lane, Shared},
     waiting::Waiters,
 };
 
@@ -61,36 +62,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Handle {
     lanes: Arc<[Arc<Lane>]>,
-}
-
-/// A way to a breaker that few threads share: each call holds its breaker until its end, and all
-/// threads counting those holds in one word would be what limits them.
-#[repr(align(128))]
-pub(crate) struct Lane {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    voice: Voice,
-    key: Option<Arc<str>>,
-    engine: Engine,
-    waiters: Waiters,
-}
-
-/// A call that may pass: on which way, and with which permit.
-pub(crate) struct Admitted {
-    lane: Arc<Lane>,
-    permit: Permit,
-}
-
-/// A call that has begun. It becomes a [`Completion`] only at its end: that one is larger, and would
-/// be moved about until then. Dropped before, it reports as that one does.
-pub(crate) struct Pending {
-    /// `None` once there is a completion.
-    lane: Option<Arc<Lane>>,
-    ticket: Ticket,
-    call: Call,
-    started: Instant,
 }
 
 // ===== impl Handle =====
@@ -194,21 +165,28 @@ impl Handle {
     pub(crate) fn enter(&self, call: &Call, now: Instant) -> Result<Admitted, Error> {
         let lane = &self.lanes[stripe_of_this_thread() & (self.lanes.len() - 1)];
         let shared = &*lane.shared;
+        let permit = match shared.engine.admit_while_closed() {
+            Some(permit) => permit,
+            None => self.enter_by_rules(call, now)?,
+        };
+        shared.tell_of_admission(&permit, call, now);
+        Ok(Admitted { lane: lane.clone(), permit })
+    }
+
+    #[cold]
+    fn enter_by_rules(&self, call: &Call, now: Instant) -> Result<Permit, Error> {
+        let shared = self.shared();
         let mut changes = Changes::default();
         let admission = shared.engine.admit(now, &mut changes);
         shared.tell_of(&changes, call);
-        let permit = match admission {
-            Admission::Admitted(permit) => {
-                shared.tell(call, now, || shared.admitted(&permit, now));
-                permit
-            }
+        match admission {
+            Admission::Admitted(permit) => Ok(permit),
             Admission::WouldReject(refusal) => {
                 shared.tell(call, now, || What::WouldReject { reason: refusal.reason });
-                Permit::UNCOUNTED
+                Ok(Permit::UNCOUNTED)
             }
-            Admission::Rejected(refusal) => return Err(self.reject(refusal, call, now)),
-        };
-        Ok(Admitted { lane: lane.clone(), permit })
+            Admission::Rejected(refusal) => Err(self.reject(refusal, call, now)),
+        }
     }
 
     /// The refusal of a call, told to whoever listens.
@@ -223,6 +201,11 @@ impl Handle {
     /// What a call would be refused for, if `poll_ready` is to know of it.
     #[inline]
     pub(crate) fn outlook(&self) -> Option<Refusal> {
+        if self.shared().engine.is_closed() { None } else { self.outlook_by_rules() }
+    }
+
+    #[cold]
+    fn outlook_by_rules(&self) -> Option<Refusal> {
         let shared = self.shared();
         let mut changes = Changes::default();
         let refusal = shared.engine.outlook(clock::now, &mut changes);
@@ -282,168 +265,5 @@ impl fmt::Debug for Handle {
             .field("key", &self.key())
             .field("state", &self.state())
             .finish_non_exhaustive()
-    }
-}
-
-// ===== impl Admitted =====
-
-impl Admitted {
-    /// Begins the call.
-    #[inline]
-    pub(crate) fn begin(self, call: Call, now: Instant) -> Pending {
-        let Self { lane, permit } = self;
-        Pending { lane: Some(lane), ticket: permit.into(), call, started: now }
-    }
-}
-
-// ===== impl Pending =====
-
-impl Pending {
-    /// The duty to tell the end of a call that has a result, with its head if it has one; none if it
-    /// was had before.
-    #[inline]
-    pub(crate) fn with_result(&mut self, head: Option<Instant>) -> Completion {
-        let done = self.complete();
-        match head {
-            Some(at) => done.with_head(at),
-            None => done,
-        }
-    }
-
-    /// Tells that a probe's head is there and whether it is good so far.
-    #[inline]
-    pub(crate) fn tell_of_head(&self, good: impl FnOnce() -> bool, now: Instant) {
-        let permit = Permit::from(self.ticket);
-        if permit.is_probe()
-            && let Some(lane) = &self.lane
-        {
-            lane.probe_head(&permit, &self.call, good(), now);
-        }
-    }
-
-    #[inline]
-    fn complete(&mut self) -> Completion {
-        let Some(lane) = self.lane.take() else { return Completion::none() };
-        Completion::new(lane, self.ticket, mem::take(&mut self.call), self.started)
-    }
-}
-
-impl Drop for Pending {
-    #[inline]
-    fn drop(&mut self) {
-        drop(self.complete());
-    }
-}
-
-// ===== impl Lane =====
-
-impl Lane {
-    #[cold]
-    fn probe_head(&self, permit: &Permit, call: &Call, good: bool, now: Instant) {
-        let mut changes = Changes::default();
-        self.shared.engine.head(permit, good, now, &mut changes);
-        self.shared.tell_of(&changes, call);
-    }
-}
-
-impl Settle for Lane {
-    fn name(&self) -> &Arc<str> {
-        self.shared.voice.name()
-    }
-
-    #[inline]
-    fn settle(&self, ticket: Ticket, end: &End<'_>) {
-        let shared = &*self.shared;
-        let config = shared.engine.config();
-        let permit = Permit::from(ticket);
-        let was_probe = permit.is_probe();
-        let outcome = config.outcome_of(end);
-        let mut changes = Changes::default();
-        shared.engine.record(permit, outcome, config.is_slow(end), end.ended, &mut changes);
-        shared.tell(end.call, end.ended, || What::Settled {
-            outcome,
-            head_after: end.head_after(),
-            elapsed: end.elapsed(),
-        });
-        shared.tell_of(&changes, end.call);
-        if was_probe {
-            // Its slot may be free.
-            shared.waiters.wake();
-        }
-    }
-}
-
-// ===== impl Shared =====
-
-impl Shared {
-    #[inline]
-    fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
-        self.voice.tell_of(self.key.as_deref(), call, at, what);
-    }
-
-    #[inline]
-    fn tell_of(&self, changes: &Changes, call: &Call) {
-        if !changes.is_empty() {
-            self.tell_of_some(changes, call);
-        }
-    }
-
-    #[cold]
-    fn tell_of_some(&self, changes: &Changes, call: &Call) {
-        for change in changes.iter() {
-            self.tell(call, change.at, || What::StateChanged {
-                from: change.from,
-                to: change.to,
-                reason: change.why,
-                open_for: change.open_for,
-            });
-        }
-        self.waiters.wake();
-    }
-
-    fn admitted(&self, permit: &Permit, now: Instant) -> What<'static> {
-        if permit.is_probe() {
-            // A lock and a look, but only for probes somebody wants to hear of.
-            let open_for = self.engine.last_open_time();
-            return What::Admitted {
-                state: State::HalfOpen,
-                reason: Reason::OpenTimeOver { open_for },
-            };
-        }
-        let counts = self.engine.counts(now);
-        What::Admitted {
-            state: self.engine.state(),
-            reason: Reason::Window {
-                failures: counts.failures,
-                slow: counts.slow,
-                total: counts.total,
-            },
-        }
-    }
-}
-
-// ===== impl BreakerConfig =====
-
-impl BreakerConfig {
-    /// The verdict, in view of how the call ended.
-    #[inline]
-    fn outcome_of(&self, end: &End<'_>) -> Outcome {
-        let dropped = end.outcome == Outcome::Cancelled && end.how == How::Dropped;
-        let abandoned = dropped
-            && end.head.is_none()
-            && self.abandoned_after().is_some_and(|after| end.elapsed() >= after);
-        if abandoned { Outcome::timeout() } else { end.outcome }
-    }
-
-    #[inline]
-    fn is_slow(&self, end: &End<'_>) -> bool {
-        use crate::SlowPhase::{Head, Total};
-        self.slow_threshold.is_some_and(|threshold| {
-            let took = match self.slow_phase {
-                Head => end.head_after().unwrap_or_else(|| end.elapsed()),
-                Total => end.elapsed(),
-            };
-            took > threshold
-        })
     }
 }

@@ -152,7 +152,7 @@ impl<C, K> BreakerBuilder<C, K> {
         self
     }
 
-    /// Which calls the rates are taken over: 100 ms to 1 day, or 1 to 65 535 calls.
+    /// Which calls the rates are taken over: 100 ms to 1 day, or 1 to 1 000 000 calls.
     pub fn window(mut self, window: Window) -> Self {
         self.config.window = window;
         self

@@ -43,8 +43,10 @@ mod error;
 mod future;
 mod handle;
 mod layer;
+mod pending;
 mod select;
 mod service;
+mod shared;
 mod snapshot;
 mod waiting;
 

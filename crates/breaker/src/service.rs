@@ -93,7 +93,9 @@ where
                 }
             }
         }
-        self.waiting = None;
+        if self.waiting.is_some() {
+            self.waiting = None;
+        }
         match self.inner.poll_ready(cx) {
             Poll::Ready(Err(error)) => {
                 let error = Error::inner(error);
@@ -111,11 +113,11 @@ where
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
-        let readied = std::mem::replace(&mut self.readied, Readied::Inner);
-        let admission = self.select.with(&req, &call, |handle| match readied {
+        let admission = self.select.with(&req, &call, |handle| match self.readied {
             Readied::Inner => handle.enter(&call, now),
             Readied::Refusing(refusal) => Err(handle.reject(refusal, &call, now)),
         });
+        self.readied = Readied::Inner;
         match admission {
             Ok(admitted) => {
                 // Before the inner call: should that panic, its end is told all the same.

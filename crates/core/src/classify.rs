@@ -23,6 +23,14 @@ pub trait Classify<Res> {
         true
     }
 
+    /// Whether the head is the call's end: then the verdict there is final, nothing is watched, and
+    /// who asks may take [`at_head`](Self::at_head)'s word at once and
+    /// [`hand_up`](Self::hand_up) the result, which spares it a completion.
+    #[inline]
+    fn ends_at_head(&self) -> bool {
+        false
+    }
+
     /// Hands a result up when nobody wants to know how the call ends: as
     /// [`classify`](Self::classify) does with [nothing to report to](Completion::none).
     ///
@@ -112,6 +120,11 @@ impl<Res> Classify<Res> for ByResult {
     }
 
     #[inline]
+    fn ends_at_head(&self) -> bool {
+        true
+    }
+
+    #[inline]
     fn hand_up(&self, result: Result<Res, Error>) -> Result<Res, Error> {
         result
     }
@@ -139,6 +152,11 @@ where
     #[inline]
     fn watches(&self) -> bool {
         false
+    }
+
+    #[inline]
+    fn ends_at_head(&self) -> bool {
+        true
     }
 
     #[inline]
@@ -172,6 +190,11 @@ impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
     #[inline]
     fn watches(&self) -> bool {
         (**self).watches()
+    }
+
+    #[inline]
+    fn ends_at_head(&self) -> bool {
+        (**self).ends_at_head()
     }
 
     #[inline]
@@ -212,7 +235,9 @@ mod tests {
         }
 
         assert!(Arc::new(OfBodies).watches());
+        assert!(!Arc::new(OfBodies).ends_at_head());
         assert!(!Classify::<()>::watches(&Arc::new(ByResult)));
+        assert!(Classify::<()>::ends_at_head(&Arc::new(ByResult)));
         assert!(!Classify::<()>::watches(&classify_fn(|_: Result<&(), _>| Outcome::Ignored)));
     }
 }

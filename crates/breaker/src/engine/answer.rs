@@ -70,6 +70,18 @@ pub struct Transition {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes(Vec<Transition>);
 
+// ===== impl Counts =====
+
+impl Counts {
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            failures: self.failures + other.failures,
+            slow: self.slow + other.slow,
+        }
+    }
+}
+
 // ===== impl Permit =====
 
 impl Permit {
@@ -82,6 +94,10 @@ impl Permit {
 
     pub(super) const fn probe(generation: u64, probe: u64) -> Self {
         Self { generation, probe }
+    }
+
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.generation != Self::UNCOUNTED.generation
     }
 
     pub(super) const fn generation(&self) -> u64 {

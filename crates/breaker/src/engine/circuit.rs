@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_core::{Hint, Reason, State, clock};
+use portcullis_core::{FaultKind, Hint, Outcome, Reason, State, clock};
 
 use super::{
     Changes, Permit, Refusal, Transition,
@@ -272,5 +272,30 @@ impl Circuit {
         let (from, to) = (from.state(), self.word.state());
         let why = Reason::Manual;
         changes.push(Transition { from, to, why, open_for: None, at: now });
+    }
+}
+
+// ===== impl BreakerConfig =====
+
+impl BreakerConfig {
+    /// What a result means: to the window, or as that of a probe.
+    #[inline]
+    pub(super) fn verdict(&self, outcome: Outcome, slow: bool, probe: bool) -> Verdict {
+        match outcome {
+            // A peer that is tripped for being slow has not recovered while it still is.
+            Outcome::Success if probe && slow && self.slow_rate.is_some() => Verdict::Bad,
+            Outcome::Success => Verdict::Good,
+            // The peer never saw it.
+            Outcome::Failure(fault) if fault.kind == FaultKind::Rejected => Verdict::Nothing,
+            Outcome::Failure(_) => Verdict::Bad,
+            Outcome::Throttled(throttle)
+                if throttle.unhealthy
+                    || self.throttled_is_failure
+                    || probe && self.throttled_fails_probe =>
+            {
+                Verdict::Bad
+            }
+            Outcome::Throttled(_) | Outcome::Cancelled | Outcome::Ignored => Verdict::Nothing,
+        }
     }
 }
