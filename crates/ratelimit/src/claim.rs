@@ -107,9 +107,11 @@ impl Terms {
             Duration::ZERO => now,
             _ => {
                 let latest = clock::after(now, max_wait);
-                // A deadline that has passed is the timeout layer's business: what need not wait
-                // passes.
-                call.deadline().map_or(latest, |deadline| latest.min(deadline)).max(now)
+                // A turn that comes with the deadline is of no use to anybody. One that has passed is
+                // the timeout layer's business: what need not wait passes.
+                let in_time =
+                    call.deadline().and_then(|at| at.checked_sub(Duration::from_nanos(1)));
+                in_time.map_or(latest, |in_time| latest.min(in_time)).max(now)
             }
         };
         Self { cost: cost.max(1), started: now, max_wait, latest }
@@ -177,7 +179,7 @@ impl<L: Slots> Claim<L> {
         let waited = self.place.as_ref().map(|place| place.index);
         let answer = match self.place.take() {
             None => claim(slots, &terms, now),
-            Some(place) => arrive(slots, place, &terms, now),
+            Some(place) => arrive(slots, place, &terms, call, now),
         };
         match answer {
             Answer::Pass => {
@@ -266,10 +268,25 @@ fn claim(slots: &mut [Option<Slot>], terms: &Terms, now: Instant) -> Answer {
 }
 
 /// The turn has come for which a place was reserved.
-fn arrive(slots: &mut [Option<Slot>], place: Place, terms: &Terms, now: Instant) -> Answer {
+fn arrive(
+    slots: &mut [Option<Slot>],
+    place: Place,
+    terms: &Terms,
+    call: &Call,
+    now: Instant,
+) -> Answer {
     let held = slots[place.index]
         .as_ref()
         .is_some_and(|slot| slot.limiter.bucket().is_held(slot.limiter.quota(), now));
+    if call.is_overdue(now)
+        && let Some(Slot { limiter, .. }) = &slots[place.index]
+    {
+        // The wait was to end in time, but timers may be late, and tasks later still. What would be
+        // sent now is of no use to anybody, and a breaker would take it for a failure of the peer.
+        let limiter = limiter.clone();
+        cancel(slots, place, now);
+        return Answer::Refused(limiter, Refusal::Until { at: now, held });
+    }
     if held {
         // The hint came while it waited. What waits is past undoing in the line: it goes to its end.
         cancel(slots, place, now);

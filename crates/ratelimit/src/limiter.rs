@@ -147,8 +147,8 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// The future's output is a [`Limited`] if it may not wait for so long, or if a hint lengthened the
-    /// wait meanwhile.
+    /// The future's output is a [`Limited`] if it may not wait for so long, if a hint lengthened the
+    /// wait meanwhile, or if the deadline has passed when it is woken for its turn.
     ///
     /// # Cancellation
     ///

@@ -54,6 +54,25 @@ async fn what_would_wait_too_long_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_turn_that_is_woken_for_after_the_deadline_is_given_back_and_nothing_is_sent() {
+    let layer = layer(1).max_wait(10 * SECOND).build().unwrap();
+    let inner = inner();
+    let journal = inner.journal();
+    let mut service = layer.layer(inner);
+    call(&mut service, "q").await.unwrap();
+    let within = overrides::with().deadline(clock::now() + 2 * SECOND);
+    let mut waiting = pin!(within.run(call(&mut service, "late")));
+    assert!(poll_k(&mut waiting, 1).await.is_none());
+    // The turn came after one.
+    tokio::time::advance(2 * SECOND).await;
+    let error = waiting.await.unwrap_err();
+    let reason = Reason::DeadlineTooClose { left: Duration::ZERO, needed: Duration::ZERO };
+    assert_eq!(limited(&error).reason(), reason);
+    assert_eq!(journal.calls(), 1);
+    assert!(layer.limiter().try_acquire().is_ok(), "its turn is somebody else's");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_call_waits_beyond_its_deadline() {
     let layer = layer(1).max_wait(10 * SECOND).build().unwrap();
     let mut service = layer.layer(inner());
@@ -68,8 +87,12 @@ async fn no_call_waits_beyond_its_deadline() {
     );
     // It took no turn.
     assert_eq!(layer.limiter().snapshot().wait, SECOND);
-    let deadline = clock::now() + SECOND;
-    overrides::with().deadline(deadline).run(call(&mut service, "q")).await.unwrap();
+    // With the deadline it comes too late as well.
+    let left = |left| overrides::with().deadline(clock::now() + left);
+    let error = left(SECOND).run(call(&mut service, "q")).await.unwrap_err();
+    let reason = Reason::DeadlineTooClose { left: SECOND, needed: SECOND };
+    assert_eq!(limited(&error).reason(), reason);
+    left(SECOND + Duration::from_millis(1)).run(call(&mut service, "q")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
