@@ -1,18 +1,12 @@
 //! The budget, seen through the layer.
 
 use portcullis_core::{Hint, Reason, clock};
-use portcullis_retry::{Backoff, Budget, BudgetConfig, Jitter};
+use portcullis_retry::{Backoff, Budget, Jitter};
 use portcullis_testkit::{Step, call as send};
 use tokio::task::JoinSet;
 use tower_layer::Layer;
 
-use crate::fakes::{Ear, Inner, Reply, SECOND, answering, builder, by_status};
-
-fn tokens(capacity: u32, ratio: f64, reserve: f64) -> BudgetConfig {
-    let mut config = BudgetConfig::default();
-    (config.capacity, config.ratio, config.reserve) = (capacity, ratio, reserve);
-    config
-}
+use crate::fakes::{Ear, Inner, Reply, SECOND, answering, builder, by_status, tokens};
 
 #[tokio::test(start_paused = true)]
 async fn five_thousand_failing_requests_are_retried_to_the_budget_and_no_more() {

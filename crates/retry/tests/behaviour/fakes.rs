@@ -12,7 +12,7 @@ use portcullis_core::{
     ByClone, Error, Event, Fault, FaultKind, Hint, Keep, Kept, Observer, Outcome, Reason,
     Rejection, RejectionKind, Replay, Throttle, What, classify_fn, sync::Mutex,
 };
-use portcullis_retry::{Backoff, Jitter, RetryBuilder, RetryLayer};
+use portcullis_retry::{Backoff, BudgetConfig, Jitter, RetryBuilder, RetryLayer};
 use portcullis_testkit::{ScriptedService, Step, TestError};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -71,6 +71,13 @@ pub(crate) fn builder() -> RetryBuilder<ByClone> {
     RetryLayer::builder("search", ByClone::idempotent())
         .backoff(Backoff::exponential(SECOND, SECOND * 30))
         .jitter(Jitter::None)
+}
+
+/// A budget's settings.
+pub(crate) fn tokens(capacity: u32, ratio: f64, reserve: f64) -> BudgetConfig {
+    let mut config = BudgetConfig::default();
+    (config.capacity, config.ratio, config.reserve) = (capacity, ratio, reserve);
+    config
 }
 
 /// A service that answers call n, from 0, with the n-th of these and then the last for ever.

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::fakes::{
     Alive, ByText, Ear, Heard, Inner, Reply, SECOND, Unclonable, answering, builder, by_status,
-    status,
+    status, tokens,
 };
 
 #[tokio::test(start_paused = true)]
@@ -273,6 +273,60 @@ async fn dropping_the_call_at_any_moment_frees_everything_at_once() {
         let sent = calls - 1;
         assert_eq!(budget.balance(clock::now()), (100 - sent) as f64 + flowed_back(sent, after));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_after_any_number_of_polls_a_call_leaves_nothing_and_the_budget_whole() {
+    const CAPACITY: u32 = 5;
+    let (mut dropped_before, mut dropped_while_waiting) = ([0; 4], 0);
+    for polls in 0.. {
+        let alive = Alive::default();
+        let inner = ScriptedService::<Unclonable, u32>::respond_with(|_, n| {
+            let step = if n < 2 { Step::Err(TestError("reset")) } else { Step::Ok(200) };
+            step.pending_once()
+        });
+        let (journal, readiness) = (inner.journal(), inner.readiness());
+        let keep = ByText { longest: 64, alive: alive.clone() };
+        let layer = RetryLayer::builder("search", keep)
+            .backoff(Backoff::fixed(SECOND / 4))
+            .jitter(Jitter::None)
+            .budget(tokens(CAPACITY, 0.0, 0.0))
+            .build()
+            .unwrap();
+        let budget = layer.budget().unwrap();
+        let mut service = layer.layer(inner);
+        let instances = journal.instances();
+        ready(&mut service).await.unwrap();
+        readiness.hold();
+
+        let mut future = Box::pin(service.call(Unclonable("find".into())));
+        let mut answer = Poll::Pending;
+        for poll in 0..polls {
+            if poll == 8 {
+                readiness.release();
+            }
+            answer = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(answer.is_pending() || poll + 1 == polls, "the last round ended there");
+            advance(SECOND / 10).await;
+        }
+        dropped_while_waiting += budget.waiting();
+        drop(future);
+
+        assert_eq!(alive.count(), 0, "the kept request, after {polls} polls");
+        assert_eq!(journal.instances(), instances, "the clone, after {polls} polls");
+        assert_eq!(journal.in_flight(), 0, "after {polls} polls");
+        let sent = journal.calls() as u32 - 1;
+        assert_eq!(budget.waiting(), 0, "after {polls} polls");
+        let balance = f64::from(CAPACITY - sent);
+        assert_eq!(budget.balance(clock::now()), balance, "after {polls} polls");
+        if let Poll::Ready(answer) = answer {
+            assert_eq!((answer.unwrap(), sent), (200, 2));
+            break;
+        }
+        dropped_before[sent as usize] += 1;
+    }
+    assert!(dropped_before[..3].iter().all(|&often| often > 0), "{dropped_before:?}");
+    assert!(dropped_while_waiting > 4, "{dropped_while_waiting}");
 }
 
 /// What the reserve paid in since the retry was sent, 2 s after the start.
