@@ -27,7 +27,7 @@ const LAYERS: [&str; 5] = [
 const HTTP: &str = "portcullis-http";
 
 /// Folders whose packages nothing depends on.
-const LEAVES: [&str; 5] = ["benches", "examples", "simulator", "tests", "xtask"];
+const LEAVES: [&str; 6] = ["benches", "examples", "fuzz", "simulator", "tests", "xtask"];
 
 /// One package of the workspace.
 #[derive(Debug, Default)]
