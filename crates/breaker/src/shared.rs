@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Instant};
 
-use portcullis_core::{Call, End, How, Outcome, Reason, Settle, State, Ticket, Voice, What};
+use portcullis_core::{
+    Call, End, FaultKind, How, Outcome, Reason, Settle, State, Ticket, Voice, What,
+};
 
 use crate::{BreakerConfig, Changes, Engine, Permit, waiting::Waiters};
 
@@ -142,7 +144,15 @@ impl BreakerConfig {
         let abandoned = dropped
             && end.head.is_none()
             && self.abandoned_after().is_some_and(|after| end.elapsed() >= after);
-        if abandoned { Outcome::timeout() } else { end.outcome }
+        // Its time was up when it came: a limit below refuses it unsent, and a peer that was asked all
+        // the same had no time to answer.
+        let stillborn =
+            end.outcome.kind() == Some(FaultKind::Timeout) && end.call.is_overdue(end.started);
+        match stillborn {
+            true => Outcome::Ignored,
+            false if abandoned => Outcome::timeout(),
+            false => end.outcome,
+        }
     }
 
     #[inline]

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use portcullis_breaker::{Abandoned, BreakerBuilder, BreakerLayer, Mode, SlowPhase};
+use portcullis_breaker::{Abandoned, Breaker, BreakerBuilder, BreakerLayer, Mode, SlowPhase};
 use portcullis_core::{
     Error, FaultKind, Outcome, Reason, Rejection, Replay, State, Throttle, call as overrides,
     classify_fn, clock,
 };
-use portcullis_testkit::call;
+use portcullis_testkit::{call, poll_k};
 use tokio::time::{advance, timeout};
 use tower_layer::Layer;
 
-use crate::{SECOND, Streams, builder, inner, open, service, trip};
+use crate::{Inner, SECOND, Streams, builder, inner, open, service, trip};
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_trips_once_there_are_enough_calls() {
@@ -142,4 +142,23 @@ async fn a_call_dropped_after_its_deadline_is_a_timeout_and_before_it_is_nothing
         timeout(within, one).await.unwrap_err();
         assert_eq!(handle.snapshot().counts.failures, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_came_after_its_deadline_is_no_failure_of_the_peers() {
+    let (mut service, handle) = service(builder());
+    // Refused by a limit below, and sent all the same and given up.
+    let late = async |service: &mut Breaker<Inner>| {
+        let within = || overrides::with().deadline(clock::now());
+        within().run(async { handle.admit().unwrap().settle(Outcome::timeout()) }).await;
+        assert!(within().run(poll_k(call(service, "hang"), 2)).await.is_none());
+    };
+    late(&mut service).await;
+    assert_eq!((handle.state(), handle.snapshot().counts.total), (State::Closed, 0));
+
+    trip(&mut service, &handle).await;
+    advance(10 * SECOND).await;
+    late(&mut service).await;
+    late(&mut service).await;
+    assert_eq!((handle.state(), handle.snapshot().probes), (State::HalfOpen, 0));
 }
