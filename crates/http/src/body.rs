@@ -47,7 +47,8 @@ pin_project! {
         // `None` once a limit has ended it.
         #[pin]
         inner: Option<B>,
-        watching: Option<Watching>,
+        // Boxed, for the response it is part of is moved up through every layer.
+        watching: Option<Box<Watching>>,
     }
 
     impl<B> PinnedDrop for Body<B> {
@@ -68,7 +69,7 @@ struct Watching {
     judge: Judge,
     /// When a poll first found no next frame.
     waiting_since: Option<Instant>,
-    /// Made when the body is first pending under a limit; boxed, to keep the body small and `Unpin`.
+    /// Made when the body is first pending under a limit; boxed, to keep the body `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -107,7 +108,7 @@ impl<B: http_body::Body> Body<B> {
             done.settle_at_head(judge.at_end);
             None
         } else {
-            Some(Watching { done, judge, waiting_since: None, timer: None })
+            Some(Box::new(Watching { done, judge, waiting_since: None, timer: None }))
         };
         Self { inner: Some(inner), watching }
     }

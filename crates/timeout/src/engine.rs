@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portcullis_core::{Call, Invalid, Phase, Until, Watch, clock};
+use portcullis_core::{Call, Invalid, Phase, Until, Watch, call::Overrides, clock};
 
 use crate::config::{Limits, TimeoutConfig};
 
@@ -83,14 +83,15 @@ impl Policy {
     ///
     /// The caller's [`timeout`](portcullis_core::call::With::timeout) takes the place of the total
     /// limit, longer or shorter. The inherited deadline holds in any case.
+    // Inlined, and with what is rare kept out of it, the plan is made where it will lie. Handed over
+    // in memory, it would be moved in wide words right after it was written in narrow ones.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn plan(&self, call: &Call, since: Option<Instant>, now: Instant) -> Plan {
         let started = since.map_or(now, |since| since.min(now));
-        let overrides = call.overrides();
-        let (operation, own) = match (&overrides.name, overrides.timeout) {
-            (None, None) => (Operation::default(), self.defaults.whole()),
-            (name, timeout) => self.ordered(name.as_deref(), timeout),
+        let (operation, own) = match call.orders() {
+            None => (Operation::default(), self.defaults.whole()),
+            Some(overrides) => self.ordered(overrides),
         };
         // The end and what is to be said of it, apart: an `Option<Until>` takes moving about.
         let (own_end, phase, limit) = match own {
@@ -110,13 +111,11 @@ impl Policy {
     }
 
     /// The limits that the caller's orders choose, and the whole one.
-    fn ordered(
-        &self,
-        name: Option<&str>,
-        timeout: Option<Duration>,
-    ) -> (Operation, Option<(Phase, Duration)>) {
-        let operation = name.and_then(|name| self.by_name.get(name)).copied().unwrap_or_default();
-        let own = match (self.limits(operation).whole(), timeout) {
+    #[cold]
+    fn ordered(&self, overrides: &Overrides) -> (Operation, Option<(Phase, Duration)>) {
+        let named = overrides.name.as_deref().and_then(|name| self.by_name.get(name));
+        let operation = named.copied().unwrap_or_default();
+        let own = match (self.limits(operation).whole(), overrides.timeout) {
             (None | Some((Phase::Total, _)), Some(ordered)) => {
                 Limits::new().with_total(ordered).bounded().whole()
             }
@@ -128,13 +127,14 @@ impl Policy {
     /// What ran out before the call could be made: waiting for readiness took it all, or the call was
     /// overdue when it came.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn overdue(&self, plan: &Plan) -> Option<Until> {
         let waited = plan.started < plan.called;
         let late = plan.deadline.is_some_and(|deadline| deadline <= plan.called);
         if waited || late { self.ran_out(plan) } else { None }
     }
 
+    #[cold]
     fn ran_out(&self, plan: &Plan) -> Option<Until> {
         let limit = self.limits(plan.operation).readiness;
         let readiness = limit.map(|limit| Until::new(plan.started, Phase::Readiness, limit));

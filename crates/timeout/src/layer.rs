@@ -224,7 +224,7 @@ impl<C> fmt::Debug for TimeoutBuilder<C> {
 
 impl Shared {
     /// Who tells the end of a call. `watched` says whether its body will be held to limits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn teller(self: &Arc<Self>, plan: &Plan, call: &Call, watched: bool) -> Teller {
         if watched || self.is_heard(call) || self.policy.limits_heads(plan) {
             Teller::Of(self.clone())

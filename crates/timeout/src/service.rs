@@ -1,7 +1,7 @@
 //! The service.
 
 use std::{
-    fmt, mem,
+    fmt,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -42,14 +42,14 @@ pub struct Timeout<S, C = ByResult> {
     waiting_since: Option<Instant>,
     /// How long it had waited when it was ready. What its caller does until the call is the caller's
     /// own time.
-    waited: Duration,
+    waited: Option<Duration>,
 }
 
 // ===== impl Timeout =====
 
 impl<S, C> Timeout<S, C> {
     pub(crate) fn new(inner: S, shared: Arc<Shared>, classify: C) -> Self {
-        Self { inner, shared, classify, waiting_since: None, waited: Duration::ZERO }
+        Self { inner, shared, classify, waiting_since: None, waited: None }
     }
 
     /// The inner service.
@@ -80,12 +80,13 @@ where
             }
             Poll::Ready(Ok(())) => {
                 if let Some(since) = self.waiting_since.take() {
-                    self.waited += clock::now().saturating_duration_since(since);
+                    let more = clock::now().saturating_duration_since(since);
+                    self.waited = Some(self.waited.unwrap_or_default() + more);
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
-                (self.waiting_since, self.waited) = (None, Duration::ZERO);
+                (self.waiting_since, self.waited) = (None, None);
                 Poll::Ready(Err(Error::inner(error)))
             }
         }
@@ -95,10 +96,7 @@ where
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
-        let since = match mem::take(&mut self.waited) {
-            Duration::ZERO => None,
-            waited => now.checked_sub(waited),
-        };
+        let since = self.waited.take().and_then(|waited| now.checked_sub(waited));
         let plan = self.shared.policy.plan(&call, since, now);
         let teller = self.shared.teller(&plan, &call, self.classify.watches());
         let classify = self.classify.clone();

@@ -110,6 +110,13 @@ impl Call {
         self.company.orders.as_ref().map_or(&Overrides::NONE, |orders| &orders.overrides)
     }
 
+    /// The same, if the caller ordered anything.
+    #[must_use]
+    #[inline]
+    pub fn orders(&self) -> Option<&Overrides> {
+        self.company.orders.as_ref().map(|orders| &orders.overrides)
+    }
+
     /// Who listens to this call, besides the layers' own observers.
     #[must_use]
     #[inline]

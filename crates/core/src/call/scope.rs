@@ -54,15 +54,19 @@ pin_project! {
 /// The current call of this thread.
 #[inline]
 pub(super) fn current() -> Call {
-    let company = if ACCOMPANIED.get() { company() } else { Company::NONE };
-    Call {
+    let mut call = Call {
         deadline: DEADLINE.get(),
         attempt: ATTEMPT.get(),
         beneath: READ_AT.get().is_some(),
-        company,
+        company: Company::NONE,
+    };
+    if ACCOMPANIED.get() {
+        call.company = company();
     }
+    call
 }
 
+#[inline(never)]
 fn company() -> Company {
     // While a thread ends its locals are gone: there is no company any more.
     COMPANY.try_with(|company| company.borrow().clone()).unwrap_or_default()
@@ -141,9 +145,14 @@ struct Entered<'a> {
 fn swap(company: &mut Company) {
     let accompanied = !company.is_none();
     if accompanied | ACCOMPANIED.replace(accompanied) {
-        // See `company` for the error.
-        let _ = COMPANY.try_with(|current| mem::swap(&mut *current.borrow_mut(), company));
+        swap_some(company);
     }
+}
+
+#[inline(never)]
+fn swap_some(company: &mut Company) {
+    // See `company` for the error.
+    let _ = COMPANY.try_with(|current| mem::swap(&mut *current.borrow_mut(), company));
 }
 
 // ===== impl Entered =====
