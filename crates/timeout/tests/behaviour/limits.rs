@@ -249,20 +249,23 @@ async fn an_operation_has_its_own_threshold() {
     let log = Log::default();
     let layer = TimeoutLayer::builder("search")
         .slow(20 * MS)
+        .operation("export", Limits::new().with_slow(60 * MS))
         .operation("report", Limits::new().with_slow(40 * MS))
         .observe(log.clone())
         .build()
         .unwrap();
-    for (delay, slow) in [(30, false), (40, true)] {
-        for hangs in [false, true] {
-            let mut service = layer.layer(match hangs {
-                false => answering_after(delay * MS),
-                true => hanging(),
-            });
-            let call = call::with().name("report").run(ask(&mut service, ()));
-            let _ = tokio::time::timeout(delay * MS, call).await;
-            let told = log.take().iter().any(|line| line == "slow: 40ms of 40ms");
-            assert_eq!(told, slow, "{delay} ms, hangs: {hangs}");
+    for (name, threshold) in [("anything", 20), ("export", 60), ("report", 40)] {
+        for (delay, slow) in [(threshold - 1, false), (threshold, true)] {
+            for hangs in [false, true] {
+                let mut service = layer.layer(match hangs {
+                    false => answering_after(delay * MS),
+                    true => hanging(),
+                });
+                let call = call::with().name(name).run(ask(&mut service, ()));
+                let _ = tokio::time::timeout(delay * MS, call).await;
+                let line = format!("slow: {threshold}ms of {threshold}ms");
+                assert_eq!(log.take().contains(&line), slow, "{name}, {delay} ms, hangs: {hangs}");
+            }
         }
     }
 }
