@@ -1,5 +1,6 @@
 //! The commands of this repository.
 
+mod compare;
 mod counts;
 mod house;
 mod lint;
@@ -24,15 +25,18 @@ commands:
          --long: the proofs in their long versions
   counts instructions per call of each hot path, held against benches/counts.txt; part of test
          --record: writes them down there
+  compare  time, allocations and memory beside those of peers, in a minute; --help lists its options
 
 With CI=true, what cannot be run is a failure, and a missing cargo-deny is installed into
 target/tools.";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Command {
     Lint,
     Test { long: bool },
     Counts { record: bool },
+    /// With what it reads itself.
+    Compare(Vec<OsString>),
     Help,
 }
 
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Ok(Command::Lint) => lint::run(),
         Ok(Command::Test { long }) => test::run(long),
         Ok(Command::Counts { record }) => alone("instructions per call", || counts::run(record)),
+        Ok(Command::Compare(args)) => compare::run(&args),
         Ok(Command::Help) => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -77,6 +82,9 @@ fn parse(
             Arg::Value(word) if command.is_none() && word == "counts" => {
                 Some(Command::Counts { record: false })
             }
+            Arg::Value(word) if command.is_none() && word == "compare" => {
+                return Ok(Command::Compare(parser.raw_args()?.collect()));
+            }
             Arg::Long("record") if matches!(command, Some(Command::Counts { .. })) => {
                 Some(Command::Counts { record: true })
             }
@@ -102,6 +110,9 @@ mod tests {
         assert_eq!(parsed(&["test", "--long"]), Ok(Command::Test { long: true }));
         assert_eq!(parsed(&["counts"]), Ok(Command::Counts { record: false }));
         assert_eq!(parsed(&["counts", "--record"]), Ok(Command::Counts { record: true }));
+        assert_eq!(parsed(&["compare"]), Ok(Command::Compare(Vec::new())));
+        let options = ["--rows", "breaker"].map(OsString::from).to_vec();
+        assert_eq!(parsed(&["compare", "--rows", "breaker"]), Ok(Command::Compare(options)));
         assert_eq!(parsed(&["--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["test", "-h"]), Ok(Command::Help));
     }
