@@ -57,7 +57,7 @@ pub(crate) fn config((capacity, ratio, reserve): (u32, u32, u32)) -> BudgetConfi
 }
 
 proptest! {
-    #![proptest_config(cases(48, 2_000, 1, "proptest-regressions/budget.txt"))]
+    #![proptest_config(cases(32, 2_000, 1, "proptest-regressions/budget.txt"))]
 
     #[test]
     fn every_answer_and_every_count_is_the_naive_ones_and_the_bound_holds_in_every_interval(

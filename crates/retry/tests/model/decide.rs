@@ -50,7 +50,12 @@ struct Live {
     waits: Option<Option<Withdrawal>>,
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
+/// Less than `most` milliseconds, in whole units of so many.
+fn millis(most: u64, unit: u64) -> impl Strategy<Value = Duration> {
+    (0..most.div_ceil(unit)).prop_map(move |n| Duration::from_millis(n * unit))
+}
+
+fn outcome(unit: u64) -> impl Strategy<Value = Outcome> {
     let kind = prop_oneof![
         Just(FaultKind::Connect),
         Just(FaultKind::Timeout),
@@ -65,7 +70,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     ];
     let hint = prop_oneof![
         4 => Just(Hint::None),
-        3 => (0..90_000u64).prop_map(|ms| Hint::After(Duration::from_millis(ms))),
+        3 => prop_oneof![millis(90_000, unit), millis(8_000, unit)].prop_map(Hint::After),
         1 => Just(Hint::Never),
     ];
     let fault = (kind, replay, hint, any::<bool>()).prop_map(|(kind, replay, hint, throttled)| {
@@ -81,10 +86,12 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     ]
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+/// With times in whole units of so many milliseconds: in seconds, a wait often ends right at the
+/// deadline.
+fn happens(unit: u64) -> impl Strategy<Value = Happens> {
     let begin = (
         0..CALLS,
-        prop::option::weighted(0.4, (0..120_000u64).prop_map(Duration::from_millis)),
+        prop::option::weighted(0.4, prop_oneof![millis(120_000, unit), millis(8_000, unit)]),
         any::<bool>(),
         prop::option::weighted(0.2, any::<bool>()),
         prop::option::weighted(0.2, prop_oneof![0..4u32, Just(u32::MAX)]),
@@ -92,18 +99,24 @@ fn happens() -> impl Strategy<Value = Happens> {
         .prop_map(|(place, within, idempotent, said_idempotent, said_attempts)| {
             Happens::Begin { place, within, idempotent, said_idempotent, said_attempts }
         });
-    let answer = (0..CALLS, outcome(), prop::bool::weighted(0.9), any::<u64>())
+    let word = prop_oneof![2 => any::<u64>(), 1 => Just(0), 1 => Just(u64::MAX)];
+    let answer = (0..CALLS, outcome(unit), prop::bool::weighted(0.9), word)
         .prop_map(|(place, outcome, again, word)| Happens::Answer { place, outcome, again, word });
-    let millis = (0..20_000u64).prop_map(|ms| Happens::Pass(Duration::from_millis(ms)));
+    let seconds = millis(4_000, unit).prop_map(Happens::Pass);
     let days = (0..4_000_000u64).prop_map(|secs| Happens::Pass(Duration::from_secs(secs)));
     prop_oneof![
         80 => begin,
         160 => answer,
         100 => (0..CALLS).prop_map(Happens::Send),
         20 => (0..CALLS).prop_map(Happens::Cancel),
-        40 => millis,
+        40 => seconds,
         1 => days,
     ]
+}
+
+fn history() -> impl Strategy<Value = Vec<Happens>> {
+    prop_oneof![Just(1), Just(1_000)]
+        .prop_flat_map(|unit| prop::collection::vec(happens(unit), 1..3_000))
 }
 
 fn settings() -> impl Strategy<Value = (Rules, Option<(u32, u32, u32)>)> {
@@ -122,7 +135,7 @@ proptest! {
     #[test]
     fn every_decision_with_its_reason_and_every_count_is_as_the_rules_say(
         (mut rules, budget) in settings(),
-        history in prop::collection::vec(happens(), 1..3_000),
+        history in history(),
     ) {
         let policy = policy(&rules, budget.map(budget::config));
         let epoch = clock::now();

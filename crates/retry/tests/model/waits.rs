@@ -93,7 +93,7 @@ fn decide(
 }
 
 proptest! {
-    #![proptest_config(cases(4_000, 400_000, 2, "proptest-regressions/waits.txt"))]
+    #![proptest_config(cases(2_000, 400_000, 2, "proptest-regressions/waits.txt"))]
 
     #[test]
     fn a_wait_is_the_naive_one_from_its_shortest_to_its_longest(
