@@ -60,14 +60,17 @@ pub fn grpc_pushback(headers: &HeaderMap) -> Hint {
 
 /// A duration as a `Retry-After` value: whole seconds, rounded up, at least 1.
 pub(crate) fn to_retry_after(wait: Duration) -> HeaderValue {
-    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
-    HeaderValue::from(seconds.max(1))
+    HeaderValue::from(whole(wait, Duration::from_secs(1)).max(1))
 }
 
 /// A duration as a `grpc-retry-pushback-ms` value: whole milliseconds, rounded up.
 pub(crate) fn to_pushback(wait: Duration) -> HeaderValue {
-    let millis = wait.as_nanos().div_ceil(1_000_000);
-    HeaderValue::from(u64::try_from(millis).unwrap_or(u64::MAX))
+    HeaderValue::from(whole(wait, Duration::from_millis(1)))
+}
+
+/// How many of a unit cover a wait.
+fn whole(wait: Duration, unit: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(unit.as_nanos())).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -147,6 +150,7 @@ mod tests {
     fn a_wait_is_written_in_whole_seconds_rounded_up() {
         assert_eq!(to_retry_after(Duration::ZERO), "1");
         assert_eq!(to_retry_after(Duration::from_millis(1_001)), "2");
+        assert_eq!(to_retry_after(Duration::from_secs(2)), "2");
         assert_eq!(
             to_retry_after(Duration::MAX),
             u64::MAX.to_string().as_str(),
