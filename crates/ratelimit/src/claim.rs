@@ -8,7 +8,7 @@ use std::{
 
 use portcullis_core::{Call, Reason, What, clock};
 
-use crate::{Charge, Limited, Limiter, Refusal, Reservation};
+use crate::{Charge, Limited, Limiter, Quota, Refusal, Reservation};
 
 /// One of the limits that a call stands before, and what it took.
 pub struct Slot {
@@ -120,14 +120,14 @@ impl Terms {
     /// Why it is refused, and how long after `now` it could pass.
     pub(crate) fn explain(
         &self,
-        limiter: &Limiter,
+        quota: &Quota,
         refusal: Refusal,
         call: &Call,
         now: Instant,
     ) -> (Reason, Option<Duration>) {
         let (at, held) = match refusal {
             Refusal::Never => {
-                let burst = limiter.quota().burst();
+                let burst = quota.burst();
                 return (Reason::CostTooLarge { cost: self.cost, burst }, None);
             }
             Refusal::Until { at, held } => (at, held),
@@ -136,7 +136,7 @@ impl Terms {
         let needed = at.saturating_duration_since(self.started);
         let reason = match self.max_wait {
             Duration::ZERO if held => Reason::Hinted { hint: after },
-            Duration::ZERO => limiter.limited_by(self.cost),
+            Duration::ZERO => quota.limited(self.cost),
             max if needed > max => Reason::WaitTooLong { needed, max },
             _ => {
                 let left = call.remaining(now).unwrap_or_default();
@@ -164,8 +164,8 @@ impl<L: Slots> Claim<L> {
             && let Ok(charge) =
                 slot.limiter.bucket().take(slot.limiter.quota(), self.terms.cost, now)
         {
+            slot.limiter.tell_of_pass(&charge, call, now);
             slot.charge = Some(charge);
-            slot.limiter.tell_of_pass(self.terms.cost, call, now);
             return Ok(None);
         }
         self.ask_all(call, now)
@@ -186,8 +186,10 @@ impl<L: Slots> Claim<L> {
                 if let Some(index) = waited {
                     tell_of_wait(slots[index].as_ref(), &terms, call, now);
                 }
-                for slot in slots.iter().flatten() {
-                    slot.limiter.tell_of_pass(terms.cost, call, now);
+                for Slot { limiter, charge } in slots.iter().flatten() {
+                    if let Some(charge) = charge {
+                        limiter.tell_of_pass(charge, call, now);
+                    }
                 }
                 Ok(None)
             }
@@ -349,7 +351,7 @@ fn tell_of_wait(slot: Option<&Slot>, terms: &Terms, call: &Call, now: Instant) {
     if let Some(Slot { limiter, .. }) = slot {
         limiter.tell(call, now, || What::Waited {
             waited: now.saturating_duration_since(terms.started),
-            reason: limiter.limited_by(terms.cost),
+            reason: limiter.quota().limited(terms.cost),
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use portcullis_core::{Fault, FaultKind, Hint, Outcome, Reason, Rejection, RejectionKind, Replay};
+use smol_str::SmolStr;
 
 /// A limit let the call not pass: which one, why, and when to try again. The peer never saw the
 /// request.
@@ -12,7 +13,7 @@ use portcullis_core::{Fault, FaultKind, Hint, Outcome, Reason, Rejection, Reject
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limited {
     name: Arc<str>,
-    key: Option<Arc<str>>,
+    key: Option<SmolStr>,
     cost: u32,
     reason: Reason,
     retry_after: Option<Duration>,
@@ -23,7 +24,7 @@ pub struct Limited {
 impl Limited {
     pub(crate) fn new(
         name: Arc<str>,
-        key: Option<Arc<str>>,
+        key: Option<SmolStr>,
         cost: u32,
         reason: Reason,
         retry_after: Option<Duration>,

@@ -1,21 +1,32 @@
 //! A limit for each key, and several limits at once.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use portcullis_core::{Call, Invalid, Keyed, Reason, What};
+use portcullis_core::{Call, Invalid, Keyed, Reason, What, clock};
 
 use crate::{
-    Bucket, Limited, Limiter, LimiterBuilder, RateLimitConfig, Receipt, UntilReady,
+    Bucket, Charge, Limited, Limiter, LimiterBuilder, Quota, RateLimitConfig, Receipt, Refusal,
+    Snapshot, UntilReady,
     claim::{self, MOST, Several, Slot, Slots},
+    engine::Tat,
     limiter::Shared,
 };
 
 /// A limit for each key, bounded in number, all with the same settings.
 ///
-/// When there is no room for a new key, the least recently used one whose backlog has drained is
-/// forgotten: a new limit would let exactly the same pass. When there is none such, new keys share one
-/// limit until there is room, which is told as an event ([`What::Overflowed`]); a key that gets room
-/// later starts where that limit stands.
+/// When there is no room for a new key, one is [forgotten](Keyed#eviction) that was not used lately and
+/// whose backlog has drained: a new limit would let exactly the same pass. When there is none such, new
+/// keys share one limit until there is room, which is told as an event ([`What::Overflowed`]); a key
+/// that gets room later starts where that limit stands.
+///
+/// A key that is asked by [`try_acquire`](Self::try_acquire) alone costs a cache line of 64 bytes, if
+/// it is of up to 23 bytes, and some 8 in the index. Once somebody had its [`Limiter`] in hand (who
+/// waits, who settles, a layer) there is that as well, until it is asked again after a pause.
 ///
 /// # Clone
 ///
@@ -38,8 +49,16 @@ pub struct KeyedLimiter {
 
 struct Map {
     shared: Arc<Shared>,
-    keyed: Keyed<Limiter>,
+    keyed: Keyed<State>,
     overflow: Limiter,
+}
+
+/// What there is of a key, under the lock of its entry.
+enum State {
+    /// As much as can be known while it is only asked.
+    Lone(Tat),
+    /// Somebody has its limit in hand, or had.
+    Shared(Limiter),
 }
 
 /// Several limits that a call must pass all at once: of the endpoint, of the user and of everybody,
@@ -77,7 +96,7 @@ impl KeyedLimiter {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let keys = NonZeroUsize::new(shared.config.max_keys).unwrap_or(NonZeroUsize::MIN);
-        let overflow = Limiter::with_bucket(shared.clone(), Some(OVERFLOW.into()), Bucket::new());
+        let overflow = Limiter::with_bucket(shared.clone(), Some(OVERFLOW), Bucket::new());
         Self { map: Arc::new(Map { shared, keyed: Keyed::new(keys), overflow }) }
     }
 
@@ -103,7 +122,18 @@ impl KeyedLimiter {
     /// The limit of a key, if it has one.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Limiter> {
-        self.map.keyed.get(key)
+        let Map { shared, keyed, .. } = &*self.map;
+        keyed.peek(key, |state| state.limiter(key, shared))
+    }
+
+    /// Everything there is to know of a key's limit now, if it has one. It is not had in hand for that.
+    #[must_use]
+    pub fn snapshot(&self, key: &str) -> Option<Snapshot> {
+        let quota = &self.map.shared.quota;
+        self.map.keyed.peek(key, |state| match state {
+            State::Lone(tat) => Snapshot::of(&Bucket::with_tat(*tat), quota, clock::now()),
+            State::Shared(limiter) => limiter.snapshot(),
+        })
     }
 
     /// The limit that keys share when there is no room for theirs.
@@ -115,7 +145,10 @@ impl KeyedLimiter {
     /// All keys that have a limit, with theirs.
     #[must_use]
     pub fn all(&self) -> Vec<(Arc<str>, Limiter)> {
-        self.map.keyed.all()
+        let Map { shared, keyed, .. } = &*self.map;
+        let mut all = Vec::new();
+        keyed.each(|key, state| all.push((key.into(), state.limiter(key, shared))));
+        all
     }
 
     /// How many keys have a limit.
@@ -135,19 +168,51 @@ impl KeyedLimiter {
     /// # Errors
     ///
     /// [`Limited`], which says when it could.
-    pub fn try_acquire(&self, key: &str) -> Result<Receipt, Limited> {
+    #[inline]
+    pub fn try_acquire(&self, key: &str) -> Result<Charge, Limited> {
         self.try_acquire_n(key, 1)
     }
 
     /// Passes now, at this cost, or not at all: see [`Limiter::try_acquire_n`].
     ///
+    /// The charge may be [settled](Self::settle) later, or dropped.
+    ///
     /// # Errors
     ///
     /// [`Limited`], which says when it could, or that it never can if the cost is above the burst.
-    pub fn try_acquire_n(&self, key: &str, cost: u32) -> Result<Receipt, Limited> {
-        let limiter = self.limiter(key);
-        let charge = limiter.try_acquire_n(cost)?;
-        Ok(Receipt::of_one(limiter, charge))
+    pub fn try_acquire_n(&self, key: &str, cost: u32) -> Result<Charge, Limited> {
+        let Map { shared, overflow, .. } = &*self.map;
+        let call = Call::current();
+        let now = call.now();
+        let quota = &shared.quota;
+        let (taken, found) = self.with(key, now, |state| match state {
+            Some(state) => (state.take(quota, cost, now), true),
+            // Under the lock that who makes room for the key has to take: what this takes is known then.
+            None => (overflow.bucket().take(quota, cost, now), false),
+        });
+        let key_of = if found { key } else { OVERFLOW };
+        if !found {
+            self.tell_of_overflow(key, &call, now);
+        }
+        match taken {
+            Ok(charge) => {
+                shared.tell_of_pass(Some(key_of), &charge, &call, now);
+                Ok(charge)
+            }
+            Err(refusal) => Err(shared.refuse_now(Some(key_of), cost, refusal, &call, now)),
+        }
+    }
+
+    /// Says what a call that passed really cost: see [`Limiter::settle`].
+    ///
+    /// The charge must be one of this key. Nothing is lost if the key was forgotten meanwhile.
+    pub fn settle(&self, key: &str, charge: Charge, actual: u32) {
+        self.limiter(key).settle(charge, actual);
+    }
+
+    /// The peer asks to be left alone for so long, as to this key: see [`Limiter::hint`].
+    pub fn hint(&self, key: &str, wait: Duration) {
+        self.limiter(key).hint(wait);
     }
 
     /// Passes at a cost of 1, having waited for its turn if need be: see [`Limiter::until_ready`].
@@ -161,23 +226,40 @@ impl KeyedLimiter {
     }
 
     pub(crate) fn limiter_for(&self, key: &str, call: &Call) -> Limiter {
-        let Map { shared, keyed, overflow } = &*self.map;
-        // Those who have a limit in hand got it under the map's lock, which is held while this is
-        // asked: nobody takes from one that is about to be forgotten.
-        let may_evict = |limiter: &Limiter| limiter.is_expendable(call.now());
-        let make = |key: &Arc<str>| {
-            // What the key took while it shared the overflow is not known apart: as if it were all of
-            // it. Mostly that is nothing.
-            let bucket = Bucket::like(overflow.bucket());
-            Limiter::with_bucket(shared.clone(), Some(key.clone()), bucket)
-        };
-        keyed.get_or_insert_with(key, may_evict, make).unwrap_or_else(|| {
-            let capacity = keyed.capacity().get();
-            shared.voice.tell_of(Some(key), call, call.now(), || What::Overflowed {
-                reason: Reason::Overflow { capacity },
-            });
+        let Map { shared, overflow, .. } = &*self.map;
+        let now = call.now();
+        let found = self.with(key, now, |state| Some(state?.limiter(key, shared).clone()));
+        found.unwrap_or_else(|| {
+            self.tell_of_overflow(key, call, now);
             overflow.clone()
         })
+    }
+
+    /// Does something with what there is of a key, made if there is nothing yet; `None` if there is no
+    /// room.
+    #[inline]
+    fn with<R>(&self, key: &str, now: Instant, f: impl FnOnce(Option<&mut State>) -> R) -> R {
+        let Map { shared, keyed, overflow } = &*self.map;
+        let quota = &shared.quota;
+        let make = |key: &str| match overflow.bucket() {
+            bucket if bucket.is_idle(quota, now) => State::Lone(Tat::default()),
+            // What the key took while it shared the overflow is not known apart: as if it were all of
+            // it.
+            bucket => {
+                let bucket = Bucket::like(bucket);
+                State::Shared(Limiter::with_bucket(shared.clone(), Some(key), bucket))
+            }
+        };
+        keyed.with(key, |state| state.is_expendable(quota, now), make, f)
+    }
+
+    #[cold]
+    fn tell_of_overflow(&self, key: &str, call: &Call, now: Instant) {
+        let Map { shared, keyed, .. } = &*self.map;
+        let capacity = keyed.capacity().get();
+        shared.voice.tell_of(Some(key), call, now, || What::Overflowed {
+            reason: Reason::Overflow { capacity },
+        });
     }
 }
 
@@ -187,6 +269,48 @@ impl fmt::Debug for KeyedLimiter {
             .field("name", self.name())
             .field("keyed", &self.map.keyed)
             .finish_non_exhaustive()
+    }
+}
+
+// ===== impl State =====
+
+impl State {
+    #[inline]
+    fn take(&mut self, quota: &Quota, cost: u32, now: Instant) -> Result<Charge, Refusal> {
+        match self {
+            Self::Lone(tat) => tat.take(quota, cost, now),
+            Self::Shared(limiter) if limiter.is_expendable(now) => {
+                let mut tat = limiter.bucket().tat();
+                let taken = tat.take(quota, cost, now);
+                *self = Self::Lone(tat);
+                taken
+            }
+            Self::Shared(limiter) => limiter.bucket().take(quota, cost, now),
+        }
+    }
+
+    /// The limit, for somebody to have in hand.
+    fn limiter(&mut self, key: &str, shared: &Arc<Shared>) -> Limiter {
+        match self {
+            Self::Shared(limiter) => limiter.clone(),
+            Self::Lone(tat) => {
+                let bucket = Bucket::with_tat(*tat);
+                let limiter = Limiter::with_bucket(shared.clone(), Some(key), bucket);
+                *self = Self::Shared(limiter.clone());
+                limiter
+            }
+        }
+    }
+
+    /// Whether it may be forgotten: nobody has it in hand, and a new one would do as well.
+    ///
+    /// Who has it in hand got it under the lock of the entry, under which this is asked: nobody takes
+    /// from one that is about to be forgotten.
+    fn is_expendable(&self, quota: &Quota, now: Instant) -> bool {
+        match self {
+            Self::Lone(tat) => tat.is_idle(quota, now),
+            Self::Shared(limiter) => limiter.is_expendable(now),
+        }
     }
 }
 

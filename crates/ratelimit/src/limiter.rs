@@ -9,6 +9,7 @@ use std::{
 use portcullis_core::{
     Call, Invalid, LayerKind, Observer, Reason, Voice, What, clock, sync::atomic,
 };
+use smol_str::SmolStr;
 
 use crate::{
     Bucket, Charge, KeyedLimiter, Limited, Quota, RateLimitConfig, Refusal, Snapshot, UntilReady,
@@ -52,7 +53,7 @@ pub struct Limiter {
 /// What there is of a limit for each key.
 pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
-    key: Option<Arc<str>>,
+    key: Option<SmolStr>,
     pub(crate) bucket: Bucket,
 }
 
@@ -82,8 +83,8 @@ impl Limiter {
         }
     }
 
-    pub(crate) fn with_bucket(shared: Arc<Shared>, key: Option<Arc<str>>, bucket: Bucket) -> Self {
-        Self { inner: Arc::new(Inner { shared, key, bucket }) }
+    pub(crate) fn with_bucket(shared: Arc<Shared>, key: Option<&str>, bucket: Bucket) -> Self {
+        Self { inner: Arc::new(Inner { shared, key: key.map(SmolStr::from), bucket }) }
     }
 
     /// The limit's name.
@@ -94,8 +95,8 @@ impl Limiter {
 
     /// The key it is for, if it is one of many.
     #[must_use]
-    pub fn key(&self) -> Option<&Arc<str>> {
-        self.inner.key.as_ref()
+    pub fn key(&self) -> Option<&str> {
+        self.inner.key.as_deref()
     }
 
     /// The settings.
@@ -127,10 +128,12 @@ impl Limiter {
         let now = call.now();
         match self.bucket().take(self.quota(), cost, now) {
             Ok(charge) => {
-                self.tell_of_pass(charge.cost(), &call, now);
+                self.tell_of_pass(&charge, &call, now);
                 Ok(charge)
             }
-            Err(refusal) => Err(self.refuse_now(cost, refusal, &call, now)),
+            Err(refusal) => {
+                Err(self.inner.shared.refuse_now(self.key(), cost, refusal, &call, now))
+            }
         }
     }
 
@@ -205,13 +208,6 @@ impl Limiter {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn refuse_now(&self, cost: u32, refusal: Refusal, call: &Call, now: Instant) -> Limited {
-        let terms = Terms::new(cost, call, Duration::ZERO, now);
-        self.refuse(&terms, refusal, call, now)
-    }
-
     /// The refusal of a call, told to whoever listens.
     #[cold]
     pub(crate) fn refuse(
@@ -221,28 +217,18 @@ impl Limiter {
         call: &Call,
         now: Instant,
     ) -> Limited {
-        let (reason, retry_after) = terms.explain(self, refusal, call, now);
-        let name = self.name().clone();
-        let limited = Limited::new(name, self.inner.key.clone(), terms.cost, reason, retry_after);
-        self.tell(call, now, || What::Rejected { rejection: &limited });
-        limited
+        self.inner.shared.refuse(self.key(), terms, refusal, call, now)
     }
 
     #[inline]
-    pub(crate) fn tell_of_pass(&self, cost: u32, call: &Call, now: Instant) {
-        let left = || self.bucket().left(self.quota(), now);
-        self.tell(call, now, || What::Acquired { cost, left: left() });
+    pub(crate) fn tell_of_pass(&self, charge: &Charge, call: &Call, now: Instant) {
+        self.inner.shared.tell_of_pass(self.key(), charge, call, now);
     }
 
     #[inline]
     pub(crate) fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
         let Inner { shared, key, .. } = &*self.inner;
         shared.voice.tell_of(key.as_deref(), call, at, what);
-    }
-
-    pub(crate) fn limited_by(&self, cost: u32) -> Reason {
-        let quota = self.quota();
-        Reason::Limited { limit: quota.limit(), per: quota.per(), burst: quota.burst(), cost }
     }
 
     /// Whether it may be forgotten: nobody but the map that asks has it, and a new one would do as
@@ -265,6 +251,51 @@ impl fmt::Debug for Limiter {
             .field("key", &self.key())
             .field("quota", self.quota())
             .finish_non_exhaustive()
+    }
+}
+
+// ===== impl Shared =====
+
+impl Shared {
+    #[inline]
+    pub(crate) fn tell_of_pass(
+        &self,
+        key: Option<&str>,
+        charge: &Charge,
+        call: &Call,
+        now: Instant,
+    ) {
+        let left = || self.quota.left_behind(charge, now);
+        self.voice.tell_of(key, call, now, || What::Acquired { cost: charge.cost(), left: left() });
+    }
+
+    /// The refusal of a call that does not wait, told to whoever listens.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refuse_now(
+        &self,
+        key: Option<&str>,
+        cost: u32,
+        refusal: Refusal,
+        call: &Call,
+        now: Instant,
+    ) -> Limited {
+        self.refuse(key, &Terms::new(cost, call, Duration::ZERO, now), refusal, call, now)
+    }
+
+    fn refuse(
+        &self,
+        key: Option<&str>,
+        terms: &Terms,
+        refusal: Refusal,
+        call: &Call,
+        now: Instant,
+    ) -> Limited {
+        let (reason, retry_after) = terms.explain(&self.quota, refusal, call, now);
+        let name = self.voice.name().clone();
+        let limited = Limited::new(name, key.map(SmolStr::from), terms.cost, reason, retry_after);
+        self.voice.tell_of(key, call, now, || What::Rejected { rejection: &limited });
+        limited
     }
 }
 

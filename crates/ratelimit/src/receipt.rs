@@ -13,21 +13,22 @@ use portcullis_core::{Call, sync::Mutex};
 use tokio::task::futures::TaskLocalFuture;
 
 use crate::{
-    Charge, Limited, Limiter,
+    Limited,
     claim::{self, Claim, One, Slot, Slots, Terms},
 };
 
-/// What one limit, or several, took for a call that passed, to be settled once its real cost is known. Dropping it
-/// lets the charge stand.
+/// What one limit, or several, took for a call that passed, to be settled once its real cost is known.
+/// Dropping it lets the charge stand.
 ///
 /// ```
-/// use portcullis_ratelimit::Limiter;
+/// use portcullis_ratelimit::{Limiter, Limits};
 ///
-/// let tokens = Limiter::builder("model").burst(100).build_keyed()?;
-/// let receipt = tokens.try_acquire_n("tenant-7", 60).unwrap();
+/// let tenants = Limiter::builder("tenants").burst(100).build_keyed()?;
+/// let everybody = Limiter::builder("model").burst(1_000).build()?;
+/// let receipt = Limits::all([tenants.limiter("ada"), everybody])?.try_acquire_n(60).unwrap();
 /// // … the model was less talkative than we feared:
 /// receipt.settle(25);
-/// assert!(tokens.try_acquire_n("tenant-7", 75).is_ok());
+/// assert!(tenants.try_acquire_n("ada", 75).is_ok());
 /// # Ok::<_, portcullis_core::Invalid>(())
 /// ```
 pub struct Receipt<L = One> {
@@ -91,14 +92,6 @@ pub(crate) fn note(slots: &mut [Option<Slot>]) {
 }
 
 // ===== impl Receipt =====
-
-impl Receipt {
-    /// What one limit has taken.
-    #[inline]
-    pub(crate) fn of_one(limiter: Limiter, charge: Charge) -> Self {
-        Self { slots: [Some(Slot { limiter, charge: Some(charge) })] }
-    }
-}
 
 impl<L: Slots> Receipt<L> {
     /// Passes all limits now, or none.

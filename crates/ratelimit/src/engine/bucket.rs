@@ -1,43 +1,19 @@
-//! The state machine: the generic cell rate algorithm (GCRA; ITU-T I.371, ATM Forum TM 4.0) on atomic
-//! words. It is told the time; it neither waits nor tells.
-//!
-//! With T the spacing of calls at the full rate and τ = T·(burst − 1), one word holds the
-//! *theoretical arrival time* TAT. A call of cost n that comes at t may pass iff
-//! `max(TAT, t) + (n − 1)·T − τ ≤ t`, and moves TAT to `max(TAT, t) + n·T`.
-//!
-//! It is a queue that drains at the full rate: what passed and has not drained yet, the *backlog*,
-//! reaches from t to TAT. What passes within `[a, b]` moves TAT to at least `a` plus T for each unit,
-//! and the last of it found TAT no later than allows, so that it is never more than
-//! `burst + (b − a)/T` units, in whatever order threads come with the instants they read.
+//! The words of a limit that many use at once.
 
 use std::time::{Duration, Instant};
 
 use portcullis_core::{
-    Invalid, clock,
+    clock,
     sync::atomic::{
         AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
 
-use crate::RateLimitConfig;
+use super::{Charge, Quota, Refusal, Reservation, Tat};
 
-/// A rate and a burst, as a [`Bucket`] is held against them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    limit: u32,
-    per: Duration,
-    burst: u32,
-    /// T, in nanoseconds.
-    spacing: u64,
-    /// τ, in nanoseconds.
-    tolerance: u64,
-    /// What words count nanoseconds from.
-    epoch: Instant,
-}
-
-/// What has passed under a [`Quota`], for one key. 40 bytes; a call that passes at once writes one
-/// word of them, in one compare-and-swap.
+/// What has passed under a [`Quota`], for all or for one key. 48 bytes; a call that passes at once
+/// writes one word of them, in one compare-and-swap.
 ///
 /// ```
 /// use portcullis_core::clock;
@@ -69,109 +45,9 @@ pub struct Bucket {
     queued: AtomicU64,
     /// Until when a peer's hint lets nothing pass.
     held: AtomicU64,
-}
-
-/// What was taken for a call that passed, to be [settled](Bucket::settle) once its real cost is known.
-/// Dropping it lets the charge stand.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Charge {
-    cost: u32,
-    /// Up to where its piece of the backlog reached when it was taken.
-    end: u64,
-    /// The refunds that had been applied by then.
-    applied: u64,
-}
-
-/// A call's place in the order of those that wait. It takes part in everything as if the call had
-/// passed already; [`cancel`](Bucket::cancel) gives it back.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Reservation {
-    charge: Charge,
-    at: Instant,
-    ready: u64,
-}
-
-/// Why a call may not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It costs more than the burst: it can never pass.
-    Never,
-    /// It may not pass before `at`.
-    Until {
-        /// When it could pass, if nothing else did.
-        at: Instant,
-        /// Whether it is a peer's hint that holds it back now.
-        held: bool,
-    },
-}
-
-/// The longest that calls wait for a debt to be paid off, in nanoseconds: a day, as for hints.
-const LONGEST_DEBT: u64 = 86_400 * 1_000_000_000;
-
-// ===== impl Quota =====
-
-impl Quota {
-    /// The quota of these settings. `epoch` is the earliest instant that will be told; earlier ones are
-    /// taken for it.
-    ///
-    /// # Errors
-    ///
-    /// The first setting that is out of its range.
-    pub fn new(config: &RateLimitConfig, epoch: Instant) -> Result<Self, Invalid> {
-        config.validate()?;
-        // The settings were validated to fit by far.
-        let spacing = u64::try_from(config.spacing()).unwrap_or(u64::MAX);
-        let tolerance = spacing.saturating_mul(u64::from(config.burst - 1));
-        let RateLimitConfig { limit, per, burst, .. } = *config;
-        Ok(Self { limit, per, burst, spacing, tolerance, epoch })
-    }
-
-    /// What may pass in each [period](Self::per).
-    #[must_use]
-    pub fn limit(&self) -> u32 {
-        self.limit
-    }
-
-    /// The period.
-    #[must_use]
-    pub fn per(&self) -> Duration {
-        self.per
-    }
-
-    /// What may pass at one moment.
-    #[must_use]
-    pub fn burst(&self) -> u32 {
-        self.burst
-    }
-
-    /// T: the time between two calls at the full rate, rounded up to a nanosecond.
-    #[must_use]
-    pub fn spacing(&self) -> Duration {
-        Duration::from_nanos(self.spacing)
-    }
-
-    /// An instant before the epoch is taken for it: a clock that jumps back makes calls wait.
-    #[inline]
-    fn nanos(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.epoch);
-        since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
-    }
-
-    fn instant(&self, nanos: u64) -> Instant {
-        clock::after(self.epoch, Duration::from_nanos(nanos))
-    }
-
-    /// What `cost` takes of the backlog. No debt grows beyond what a word can hold.
-    #[inline]
-    fn span(&self, cost: u32) -> u64 {
-        self.spacing.saturating_mul(u64::from(cost))
-    }
-
-    /// When a call may pass whose piece of the backlog ends at `end`.
-    #[inline]
-    fn ready(&self, end: u64) -> u64 {
-        end.saturating_sub(self.spacing).saturating_sub(self.tolerance)
-    }
+    /// How far TAT has reached before a refund lowered it: when it has passed as well, no charge that is
+    /// still out has anything left to give back.
+    highest: AtomicU64,
 }
 
 // ===== impl Bucket =====
@@ -179,22 +55,29 @@ impl Quota {
 impl Bucket {
     /// One that lets a whole burst pass.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            tat: AtomicU64::new(0),
-            begun: AtomicU64::new(0),
-            applied: AtomicU64::new(0),
-            queued: AtomicU64::new(0),
-            held: AtomicU64::new(0),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// One that stands where `other` stands, its debts and holds included.
+    /// One that goes on from where a lone word stood.
+    pub(crate) fn with_tat(Tat(tat): Tat) -> Self {
+        Self { tat: AtomicU64::new(tat), ..Self::default() }
+    }
+
+    /// One that stands where `other` stands, its debts, holds and charges included.
     pub(crate) fn like(other: &Self) -> Self {
-        let new = Self::new();
-        new.tat.store(other.tat.load(Relaxed), Relaxed);
-        new.held.store(other.held.load(Relaxed), Relaxed);
-        new
+        // Acquire, and first: what lowered it is counted in `begun` and `highest` below.
+        let tat = other.tat.load(Acquire);
+        let begun = other.begun.load(Relaxed);
+        Self {
+            tat: AtomicU64::new(tat),
+            // A refund that the other has begun and not applied is none of this one's.
+            begun: AtomicU64::new(begun),
+            applied: AtomicU64::new(begun),
+            queued: AtomicU64::new(other.queued.load(Relaxed)),
+            held: AtomicU64::new(other.held.load(Relaxed)),
+            highest: AtomicU64::new(other.highest.load(Relaxed)),
+        }
     }
 
     /// Lets a call of this cost pass at `now`, or not. A cost of 0 is taken for 1.
@@ -204,7 +87,26 @@ impl Bucket {
     /// When it may pass, if it may not now. Nothing is changed then.
     #[inline]
     pub fn take(&self, quota: &Quota, cost: u32, now: Instant) -> Result<Charge, Refusal> {
-        self.reserve(quota, cost, now, now).map(|reservation| reservation.charge)
+        if cost > quota.burst() {
+            return Err(Refusal::Never);
+        }
+        let at = quota.nanos(now);
+        // Acquire, and before `tat`: a refund that is counted in it is seen in `tat` below.
+        let applied = self.applied.load(Acquire);
+        let mut tat = self.tat.load(Relaxed);
+        loop {
+            let end = quota.with_call(tat, cost, at);
+            let ready = quota.ready(end);
+            if ready > at {
+                return Err(self.refusal(quota, ready, at));
+            }
+            // The check and the taking are one step: whoever was faster made this one fail, and it
+            // looks again.
+            match self.tat.compare_exchange_weak(tat, end, Release, Relaxed) {
+                Ok(_) => return Ok(Charge { cost: cost.max(1), end, applied }),
+                Err(changed) => tat = changed,
+            }
+        }
     }
 
     /// Lets a call of this cost pass at `now` or at the earliest moment after it, but not later than
@@ -213,7 +115,6 @@ impl Bucket {
     /// # Errors
     ///
     /// When it may pass, if that is too late. Nothing is changed then.
-    #[inline]
     pub fn reserve(
         &self,
         quota: &Quota,
@@ -221,19 +122,18 @@ impl Bucket {
         now: Instant,
         latest: Instant,
     ) -> Result<Reservation, Refusal> {
-        if cost > quota.burst {
+        if cost > quota.burst() {
             return Err(Refusal::Never);
         }
-        let cost = cost.max(1);
-        let (at, span) = (quota.nanos(now), quota.span(cost));
-        // Acquire, and before `tat`: a refund that is counted in it is seen in `tat` below.
+        let (at, latest) = (quota.nanos(now), quota.nanos(latest));
+        // As in `take`.
         let applied = self.applied.load(Acquire);
         let mut tat = self.tat.load(Relaxed);
         loop {
-            let end = tat.max(at).saturating_add(span);
+            let end = quota.with_call(tat, cost, at);
             let ready = quota.ready(end);
             if ready > at {
-                if ready > quota.nanos(latest) {
+                if ready > latest {
                     return Err(self.refusal(quota, ready, at));
                 }
                 // Before the step that makes it true, which releases it: whoever sees us in `tat`
@@ -241,12 +141,10 @@ impl Bucket {
                 // smaller than it could be.
                 self.queued.fetch_max(end - quota.spacing, Relaxed);
             }
-            // The check and the taking are one step: whoever was faster made this one fail, and it
-            // looks again.
             match self.tat.compare_exchange_weak(tat, end, Release, Relaxed) {
                 Ok(_) => {
                     let at = if ready > at { quota.instant(ready) } else { now };
-                    let charge = Charge { cost, end, applied };
+                    let charge = Charge { cost: cost.max(1), end, applied };
                     return Ok(Reservation { charge, at, ready });
                 }
                 Err(changed) => tat = changed,
@@ -260,12 +158,11 @@ impl Bucket {
     ///
     /// When it could, if not now.
     pub fn check(&self, quota: &Quota, cost: u32, now: Instant) -> Result<(), Refusal> {
-        if cost > quota.burst {
+        if cost > quota.burst() {
             return Err(Refusal::Never);
         }
         let at = quota.nanos(now);
-        let end = self.tat.load(Relaxed).max(at).saturating_add(quota.span(cost.max(1)));
-        let ready = quota.ready(end);
+        let ready = quota.ready(quota.with_call(self.tat.load(Relaxed), cost, at));
         if ready > at { Err(self.refusal(quota, ready, at)) } else { Ok(()) }
     }
 
@@ -276,20 +173,18 @@ impl Bucket {
     ///
     /// A debt is cut to what a day pays off: what is charged above it is lost.
     ///
-    /// With instants in order, and but for a debt that was cut, the bound holds for the costs as settled. A `now` that is older by δ than
-    /// the last instant told may loosen it by δ/T.
+    /// With instants in order, and but for a debt that was cut, the bound holds for the costs as
+    /// settled. A `now` that is older by δ than the last instant told may loosen it by δ/T.
     #[expect(clippy::needless_pass_by_value, reason = "a charge is settled once")]
     pub fn settle(&self, quota: &Quota, charge: Charge, actual: u32, now: Instant) {
         if actual <= charge.cost {
             self.refund(quota, &charge, actual, now);
         } else {
-            let (at, more) = (quota.nanos(now), quota.span(actual - charge.cost));
+            let (at, more) = (quota.nanos(now), actual - charge.cost);
             let mut tat = self.tat.load(Relaxed);
-            // What a peer says a call cost is not to close a limit for good.
-            let most = at.saturating_add(LONGEST_DEBT);
             while let Err(changed) = self.tat.compare_exchange_weak(
                 tat,
-                tat.max(at).saturating_add(more).min(most.max(tat)),
+                quota.with_debt(tat, more, at),
                 Release,
                 Relaxed,
             ) {
@@ -327,6 +222,8 @@ impl Bucket {
         loop {
             let lowest = self.floor(quota, now).min(tat);
             let lower = tat.saturating_sub(back).max(lowest);
+            // Before the step that makes it true, which releases it.
+            self.highest.fetch_max(tat, Relaxed);
             match self.tat.compare_exchange_weak(tat, lower, Release, Acquire) {
                 Ok(_) => break,
                 Err(changed) => tat = changed,
@@ -388,16 +285,21 @@ impl Bucket {
     /// What could pass at `now`.
     #[must_use]
     pub fn left(&self, quota: &Quota, now: Instant) -> u32 {
-        let now = quota.nanos(now);
-        let full = now.saturating_add(quota.tolerance).saturating_add(quota.spacing);
-        let left = full.saturating_sub(self.tat.load(Relaxed).max(now)) / quota.spacing;
-        u32::try_from(left).unwrap_or(u32::MAX).min(quota.burst)
+        quota.left(self.tat.load(Relaxed), quota.nanos(now))
     }
 
-    /// Whether nothing is remembered at `now` that a new one would not do as well.
+    /// Whether nothing is remembered at `now` that a new one would not do as well: all that passed has
+    /// drained, and no charge that is still out has anything left to give back.
     #[must_use]
     pub fn is_idle(&self, quota: &Quota, now: Instant) -> bool {
-        self.tat.load(Relaxed) <= quota.nanos(now)
+        // Acquire: who lowered it has told `highest` before.
+        let tat = self.tat.load(Acquire);
+        tat.max(self.highest.load(Relaxed)) <= quota.nanos(now)
+    }
+
+    /// What is left of one that is [idle](Self::is_idle), and used by nobody else.
+    pub(crate) fn tat(&self) -> Tat {
+        Tat(self.tat.load(Relaxed))
     }
 
     /// What no refund may lower TAT below.
@@ -422,46 +324,5 @@ impl Bucket {
     #[cold]
     fn refusal(&self, quota: &Quota, ready: u64, now: u64) -> Refusal {
         Refusal::Until { at: quota.instant(ready), held: self.held.load(Relaxed) > now }
-    }
-}
-
-// ===== impl Charge =====
-
-impl Charge {
-    /// What was taken.
-    #[must_use]
-    pub fn cost(&self) -> u32 {
-        self.cost
-    }
-}
-
-// ===== impl Reservation =====
-
-impl Reservation {
-    /// When the call may pass; not in the future if it need not wait.
-    #[must_use]
-    #[inline]
-    pub fn at(&self) -> Instant {
-        self.at
-    }
-
-    /// The call passes: what was reserved is spent.
-    #[must_use]
-    #[inline]
-    pub fn into_charge(self) -> Charge {
-        self.charge
-    }
-}
-
-// ===== impl Refusal =====
-
-impl Refusal {
-    /// When the call could pass, if it ever can.
-    #[must_use]
-    pub fn at(&self) -> Option<Instant> {
-        match *self {
-            Self::Never => None,
-            Self::Until { at, .. } => Some(at),
-        }
     }
 }
