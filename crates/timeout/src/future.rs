@@ -170,6 +170,10 @@ where
             let head = if timed { call.ended() } else { plan.called };
             let elapsed = head.saturating_duration_since(plan.started);
             shared.tell_if_slow(plan.operation, call, Took { elapsed, at: head });
+            if classify.ends_at_head() {
+                shared.settle_at(plan, call, head, || classify.at_head(Ok(&response)).outcome());
+                return classify.hand_up(Ok(response));
+            }
             let watch = shared.policy.watch(plan, head);
             let done = shared.completion(plan, call.clone()).with_head(head).with_watch(watch);
             classify.classify(Ok(response), done)

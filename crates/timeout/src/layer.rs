@@ -1,9 +1,14 @@
 //! The layer, its builder, and what all its services share.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use portcullis_core::{
-    ByResult, Call, Completion, End, How, Invalid, LayerKind, Observer, Settle, Ticket, Voice, What,
+    ByResult, Call, Completion, End, How, Invalid, LayerKind, Observer, Outcome, Settle, Ticket,
+    Voice, What,
 };
 use smol_str::SmolStr;
 use tower_layer::Layer;
@@ -241,6 +246,23 @@ impl Shared {
         if heard { done } else { done.muted() }
     }
 
+    /// Tells the end of a call whose head, which was there at `head`, is its end: what a
+    /// [completion](Self::completion) would do, without what it takes to be kept.
+    #[inline]
+    pub(crate) fn settle_at(
+        &self,
+        plan: &Plan,
+        call: &Call,
+        head: Instant,
+        judge: impl FnOnce() -> Outcome,
+    ) {
+        if self.is_heard(call) {
+            let (how, started) = (How::Reported, plan.started);
+            let end = End { outcome: judge(), how, started, head: Some(head), ended: head, call };
+            self.settle(Ticket(plan.operation.to_word(), 0), &end);
+        }
+    }
+
     /// Whether anybody wants to know of this call.
     #[inline]
     pub(crate) fn is_heard(&self, call: &Call) -> bool {
@@ -261,7 +283,7 @@ impl Shared {
 #[derive(Clone, Copy)]
 pub(crate) struct Took {
     pub(crate) elapsed: Duration,
-    pub(crate) at: std::time::Instant,
+    pub(crate) at: Instant,
 }
 
 impl Settle for Shared {
