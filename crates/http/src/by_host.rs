@@ -25,16 +25,26 @@ pub struct ByHost;
 impl<B> Key<Request<B>> for ByHost {
     fn key<'r>(&self, req: &'r Request<B>) -> Cow<'r, str> {
         let host = match req.uri().authority() {
-            // What is before the last `@` is somebody's name and password.
-            Some(authority) => authority.as_str().rsplit('@').next(),
-            None => req.headers().get(header::HOST).and_then(|host| host.to_str().ok()),
+            Some(authority) => without_credentials(authority.as_str()),
+            None => {
+                let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+                host.unwrap_or_default().trim()
+            }
         };
-        let host = host.unwrap_or_default().trim();
         match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(host.to_ascii_lowercase()),
             false => Cow::Borrowed(host),
         }
     }
+}
+
+/// What is before the last `@` is somebody's name and password.
+///
+/// Hosts are short: a search made for long texts would cost as much as all else that a layer does by
+/// key.
+fn without_credentials(authority: &str) -> &str {
+    let at = authority.bytes().rposition(|byte| byte == b'@');
+    at.map_or(authority, |at| &authority[at + 1..])
 }
 
 #[cfg(test)]
