@@ -61,7 +61,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Called { future, pending, classifier } => {
-                let Poll::Ready(result) = call::poll(future, cx) else { return Poll::Pending };
+                let Poll::Ready(result) = call::poll(|| future.poll(cx)) else {
+                    return Poll::Pending;
+                };
                 let result = result.map_err(Error::inner);
                 let now = pending.call().ended();
                 // An error is no head.

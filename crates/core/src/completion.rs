@@ -179,6 +179,11 @@ impl Completion {
         self.report(How::Reported, |_| (outcome, clock::now()));
     }
 
+    /// Reports the verdict of a call that was seen to its end at `ended`.
+    pub fn settle_at(mut self, outcome: Outcome, ended: Instant) {
+        self.report(How::Reported, |_| (outcome, ended));
+    }
+
     /// Reports the verdict where the call's head is its end too, as it was
     /// [noted](Self::with_head): the clock is not read again.
     #[inline]

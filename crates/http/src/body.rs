@@ -132,7 +132,7 @@ where
         };
 
         // The body goes before the timer: what is there is not taken away.
-        let polled = inner.as_mut().poll_frame(cx).map_err(Error::inner);
+        let polled = call::poll(|| inner.as_mut().poll_frame(cx)).map_err(Error::inner);
         let Some(watching) = this.watching.as_mut() else {
             return polled;
         };
@@ -160,7 +160,9 @@ where
         if let Some(outcome) = verdict
             && let Some(watching) = this.watching.take()
         {
-            watching.done.settle(outcome);
+            // The bodies within report the same end, and read the clock for it once.
+            let ended = watching.done.call().map_or_else(clock::now, Call::ended);
+            watching.done.settle_at(outcome, ended);
         }
         Poll::Ready(polled)
     }

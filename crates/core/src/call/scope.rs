@@ -89,13 +89,13 @@ pub(super) fn ended(beneath: bool) -> Instant {
     ended
 }
 
-/// Polls what a layer wraps. A [`Scoped`] one does so by itself.
+/// Polls what a layer wraps, be it a future or a body; a [`Scoped`] one does so by itself.
 ///
 /// What answered before is forgotten: see [`Call::ended`].
 #[inline]
-pub fn poll<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+pub fn poll<R>(poll: impl FnOnce() -> Poll<R>) -> Poll<R> {
     ENDED.set(None);
-    future.poll(cx)
+    poll()
 }
 
 /// Lets `end` drop something because a limit ran out: whatever [`Completion`](crate::Completion) is
@@ -224,7 +224,7 @@ impl<F: Future> Future for Scoped<F> {
         let mut this = self.project();
         within(this.call, None, || {
             let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
-            let output = ready!(poll(future, cx));
+            let output = ready!(poll(|| future.poll(cx)));
             // Dropped while the scope is entered anyway; so what it held is free by now.
             this.future.set(None);
             Poll::Ready(output)
