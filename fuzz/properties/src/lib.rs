@@ -8,6 +8,7 @@ mod buffer_body;
 mod clone_body;
 mod grpc_status;
 mod grpc_timeout;
+mod http_status;
 mod propagate;
 mod pushback;
 mod rate_limit;
@@ -24,6 +25,7 @@ pub use self::{
     clone_body::clone_body,
     grpc_status::grpc_status,
     grpc_timeout::grpc_timeout,
+    http_status::http_status,
     propagate::propagate,
     pushback::pushback,
     rate_limit::{rate_limit, x_rate_limit},
@@ -43,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("clone_body", clone_body),
     ("grpc_status", grpc_status),
     ("grpc_timeout", grpc_timeout),
+    ("http_status", http_status),
     ("propagate", propagate),
     ("pushback", pushback),
     ("rate_limit", rate_limit),

@@ -83,6 +83,7 @@ targets! {
     clone_body
     grpc_status
     grpc_timeout
+    http_status
     propagate
     pushback
     rate_limit
