@@ -130,13 +130,12 @@ fn policy(text: &str) -> Option<(Policy, &str)> {
             _ => {}
         }
     }
-    let policy = Policy { remaining: remaining.and_then(digits), reset: reset.and_then(digits) };
-    let is_malformed = policy.remaining.is_some() != remaining.is_some()
-        || policy.reset.is_some() != reset.is_some();
-    (!is_malformed).then_some((policy, rest))
+    let number = |value: Option<&str>| value.map_or(Some(None), |value| digits(value).map(Some));
+    Some((Policy { remaining: number(remaining)?, reset: number(reset)? }, rest))
 }
 
-/// A string, a display string, a byte sequence, or anything up to the next delimiter; and what follows it.
+/// A string, a display string, a byte sequence, or anything up to the next delimiter; and what
+/// follows it.
 fn bare_item(text: &str) -> Option<(&str, &str)> {
     let end = match text.as_bytes().first()? {
         b'"' => {
@@ -221,6 +220,8 @@ mod tests {
             r#""a";r=0;t=1 "b""#,
             r#""a";=0;t=1"#,
             r#""a";r=0;t=1;pk=:open"#,
+            r#""a";r=0;t=1, "b";r=0;t=-1"#,
+            r#""a";r=0;t=1, "b";r=x;t=1"#,
             "(a b);r=0;t=1",
             "limit=100, remaining=0, reset=50",
         ] {
