@@ -160,7 +160,7 @@ impl Handles {
     fn get_or_create_for(&self, key: &str, call: &Call) -> Handle {
         let Shared { voice, config, keyed, overflow } = &*self.shared;
         let make = |key: &str| Handle::with_voice(voice.clone(), Some(key.into()), config.clone());
-        keyed.get_or_insert_with(key, Handle::is_expendable, make).unwrap_or_else(|| {
+        keyed.get_or_insert_with(key, |handle| handle.is_expendable(), make).unwrap_or_else(|| {
             let capacity = keyed.capacity().get();
             voice.tell_of(Some(key), call, clock::now(), || What::Overflowed {
                 reason: Reason::Overflow { capacity },

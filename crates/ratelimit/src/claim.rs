@@ -2,7 +2,6 @@
 
 use std::{
     fmt, mem,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -225,7 +224,7 @@ impl<L: Slots> Drop for Claim<L> {
 pub(crate) fn add(slots: &mut [Option<Slot>], limiter: Limiter) {
     for slot in slots {
         match slot {
-            Some(slot) if Arc::ptr_eq(&slot.limiter.inner, &limiter.inner) => return,
+            Some(slot) if slot.limiter.is(&limiter) => return,
             Some(_) => {}
             None => {
                 *slot = Some(Slot::new(limiter));

@@ -279,13 +279,14 @@ impl State {
     fn take(&mut self, quota: &Quota, cost: u32, now: Instant) -> Result<Charge, Refusal> {
         match self {
             Self::Lone(tat) => tat.take(quota, cost, now),
-            Self::Shared(limiter) if limiter.is_expendable(now) => {
-                let mut tat = limiter.bucket().tat();
-                let taken = tat.take(quota, cost, now);
-                *self = Self::Lone(tat);
-                taken
+            Self::Shared(limiter) => {
+                if !limiter.is_expendable(now) {
+                    return limiter.bucket().take(quota, cost, now);
+                }
+                // Nobody has it in hand any more.
+                *self = Self::Lone(limiter.bucket().tat());
+                self.take(quota, cost, now)
             }
-            Self::Shared(limiter) => limiter.bucket().take(quota, cost, now),
         }
     }
 
@@ -306,7 +307,7 @@ impl State {
     ///
     /// Who has it in hand got it under the lock of the entry, under which this is asked: nobody takes
     /// from one that is about to be forgotten.
-    fn is_expendable(&self, quota: &Quota, now: Instant) -> bool {
+    fn is_expendable(&mut self, quota: &Quota, now: Instant) -> bool {
         match self {
             Self::Lone(tat) => tat.is_idle(quota, now),
             Self::Shared(limiter) => limiter.is_expendable(now),

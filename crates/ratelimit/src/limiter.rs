@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portcullis_core::{
-    Call, Invalid, LayerKind, Observer, Reason, Voice, What, clock, sync::atomic,
-};
+// Loom's is counted where its models see it.
+#[cfg(portcullis_loom)]
+use loom::sync::Arc as Counted;
+use portcullis_core::{Call, Invalid, LayerKind, Observer, Reason, Voice, What, clock};
 use smol_str::SmolStr;
+#[cfg(not(portcullis_loom))]
+use std::sync::Arc as Counted;
 
 use crate::{
     Bucket, Charge, KeyedLimiter, Limited, Quota, RateLimitConfig, Refusal, Snapshot, UntilReady,
@@ -47,7 +50,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Limiter {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) inner: Counted<Inner>,
 }
 
 /// What there is of a limit for each key.
@@ -84,7 +87,7 @@ impl Limiter {
     }
 
     pub(crate) fn with_bucket(shared: Arc<Shared>, key: Option<&str>, bucket: Bucket) -> Self {
-        Self { inner: Arc::new(Inner { shared, key: key.map(SmolStr::from), bucket }) }
+        Self { inner: Counted::new(Inner { shared, key: key.map(SmolStr::from), bucket }) }
     }
 
     /// The limit's name.
@@ -231,16 +234,16 @@ impl Limiter {
         shared.voice.tell_of(key.as_deref(), call, at, what);
     }
 
+    /// Whether it is the same limit.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Counted::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Whether it may be forgotten: nobody but the map that asks has it, and a new one would do as
-    /// well.
-    pub(crate) fn is_expendable(&self, now: Instant) -> bool {
-        if Arc::strong_count(&self.inner) > 1 {
-            return false;
-        }
-        // The count is read without synchronisation; whoever has just let go of the limit may have
-        // taken from it before, and that must be seen.
-        atomic::fence(atomic::Ordering::Acquire);
-        self.bucket().is_idle(self.quota(), now)
+    /// well. What was taken from it by those who have let go of it is seen.
+    pub(crate) fn is_expendable(&mut self, now: Instant) -> bool {
+        Counted::get_mut(&mut self.inner)
+            .is_some_and(|inner| inner.bucket.is_idle(&inner.shared.quota, now))
     }
 }
 

@@ -7,7 +7,11 @@ mod tests;
 
 use std::{fmt, hash::BuildHasher, num::NonZeroUsize, sync::Arc};
 
-use foldhash::quality::RandomState;
+// A model of loom has to come to the same each time.
+#[cfg(portcullis_loom)]
+use foldhash::quality::FixedState as Hasher;
+#[cfg(not(portcullis_loom))]
+use foldhash::quality::RandomState as Hasher;
 
 use self::shard::Shard;
 
@@ -49,7 +53,7 @@ pub struct Keyed<V> {
     shards: Box<[Shard<V>]>,
     /// Seeded at random for each map. Who may choose keys can make many fall together by chance only,
     /// and a chain of keys that do is at most as long as the shard has entries.
-    hasher: RandomState,
+    hasher: Hasher,
     capacity: NonZeroUsize,
 }
 
@@ -67,7 +71,7 @@ impl<V> Keyed<V> {
         let share = |nth| keys / shards + usize::from(nth < keys % shards);
         Self {
             shards: (0..shards).map(|nth| Shard::new(share(nth))).collect(),
-            hasher: RandomState::default(),
+            hasher: Hasher::default(),
             capacity,
         }
     }
@@ -83,7 +87,7 @@ impl<V> Keyed<V> {
     pub fn with<R>(
         &self,
         key: &str,
-        may_evict: impl Fn(&V) -> bool,
+        may_evict: impl Fn(&mut V) -> bool,
         make: impl FnOnce(&str) -> V,
         f: impl FnOnce(Option<&mut V>) -> R,
     ) -> R {
@@ -140,7 +144,7 @@ impl<V: Clone> Keyed<V> {
     pub fn get_or_insert_with(
         &self,
         key: &str,
-        may_evict: impl Fn(&V) -> bool,
+        may_evict: impl Fn(&mut V) -> bool,
         make: impl FnOnce(&str) -> V,
     ) -> Option<V> {
         self.with(key, may_evict, make, |value| Some(value?.clone()))

@@ -76,7 +76,7 @@ impl<V> Shard<V> {
         &self,
         hash: u32,
         key: &str,
-        may_evict: impl Fn(&V) -> bool,
+        may_evict: impl Fn(&mut V) -> bool,
         make: impl FnOnce(&str) -> V,
         f: impl FnOnce(Option<&mut V>) -> R,
     ) -> R {
@@ -132,7 +132,7 @@ impl<V> Shard<V> {
     fn make_room(
         &self,
         hand: &mut Hand,
-        may_evict: impl Fn(&V) -> bool,
+        may_evict: impl Fn(&mut V) -> bool,
     ) -> Option<(u32, Option<Entry<V>>)> {
         if (hand.len as usize) < self.slots.capacity() {
             let at = hand.len;
@@ -156,12 +156,12 @@ impl<V> Shard<V> {
             // The one lock for the question and the eviction: who uses the entry meanwhile finds it as
             // it was, before the question, or gone.
             let mut entry = slot.entry.lock();
-            match &*entry {
-                // Nothing was put there: the maker panicked.
-                None => return Some((at, None)),
-                Some(entry) if !may_evict(&entry.value) => {}
-                Some(_) if used => second = Some(at),
-                Some(_) => {
+            // Nothing was put there: the maker panicked.
+            let Some(it) = &mut *entry else { return Some((at, None)) };
+            match may_evict(&mut it.value) {
+                false => {}
+                true if used => second = Some(at),
+                true => {
                     let evicted = entry.take();
                     self.index.unlink(at, slot, &self.slots);
                     return Some((at, evicted));
@@ -171,7 +171,7 @@ impl<V> Shard<V> {
         // All that may be evicted were used lately.
         let at = second?;
         let slot = self.slots.get(at)?;
-        let evicted = slot.entry.lock().take_if(|entry| may_evict(&entry.value))?;
+        let evicted = slot.entry.lock().take_if(|entry| may_evict(&mut entry.value))?;
         self.index.unlink(at, slot, &self.slots);
         Some((at, Some(evicted)))
     }

@@ -43,7 +43,7 @@ pub(super) struct Slots<V> {
 pub(super) struct Index {
     /// Each has twice as many heads as the one before, which is of no more use then.
     tables: Box<[Block<AtomicU32>]>,
-    /// The one in use.
+    /// The one in use; none at first.
     current: AtomicUsize,
 }
 
@@ -87,7 +87,12 @@ impl<V> Slots<V> {
         // The names of slots are 32 bits, and one of them is none.
         let capacity = capacity.min(NONE as usize - 1);
         let (last, _) = place(capacity.saturating_sub(1));
-        Self { blocks: (0..=last).map(|_| OnceLock::new()).collect(), capacity }
+        let slots = Self { blocks: (0..=last).map(|_| OnceLock::new()).collect(), capacity };
+        if cfg!(portcullis_loom) {
+            // It does not see what a `OnceLock` orders: there all are made at once.
+            (0..capacity as u32).for_each(|at| _ = slots.get_or_make(at));
+        }
+        slots
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -119,15 +124,23 @@ fn place(at: usize) -> (usize, usize) {
     (block, at - FIRST * ((1 << block) - 1))
 }
 
+/// The first table with so many heads.
+fn table_for(len: usize) -> usize {
+    len.div_ceil(FIRST).next_power_of_two().ilog2() as usize
+}
+
 // ===== impl Index =====
 
 impl Index {
     pub(super) fn new(capacity: usize) -> Self {
-        let tables = capacity.div_ceil(FIRST).next_power_of_two().ilog2() as usize;
-        Self {
-            tables: (0..=tables).map(|_| OnceLock::new()).collect(),
-            current: AtomicUsize::new(0),
+        let last = table_for(capacity);
+        let tables = (0..=last).map(|_| OnceLock::new()).collect();
+        let index = Self { tables, current: AtomicUsize::new(usize::MAX) };
+        if cfg!(portcullis_loom) {
+            // As for slots.
+            (0..=last).for_each(|table| index.make(table));
         }
+        index
     }
 
     /// The head of the chain that a hash belongs to.
@@ -140,18 +153,18 @@ impl Index {
     /// Under the shard's lock: begins a table with a head at least for each of `len` slots, if there is
     /// none such; they have to be [linked](Self::link) into it then.
     pub(super) fn grow_for(&self, len: usize) -> bool {
-        let needed = len.div_ceil(FIRST).next_power_of_two().ilog2() as usize;
-        let mut made = false;
-        if let Some(table) = self.tables.get(needed) {
-            table.get_or_init(|| {
-                made = true;
-                (0..FIRST << needed).map(|_| AtomicU32::new(NONE)).collect()
-            });
+        let needed = table_for(len);
+        if self.current.load(Relaxed) == needed {
+            return false;
         }
-        if made {
-            self.current.store(needed, Relaxed);
-        }
-        made
+        self.make(needed);
+        self.current.store(needed, Relaxed);
+        true
+    }
+
+    fn make(&self, table: usize) {
+        let heads = || (0..FIRST << table).map(|_| AtomicU32::new(NONE)).collect();
+        self.tables[table].get_or_init(heads);
     }
 
     /// Under the shard's lock: puts a slot at the head of the chain of its hash.

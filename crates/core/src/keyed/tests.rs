@@ -10,7 +10,7 @@ fn map<V>(capacity: usize) -> Keyed<V> {
     Keyed::new(NonZeroUsize::new(capacity).unwrap())
 }
 
-fn may_evict(pinned: &Flag) -> bool {
+fn may_evict(pinned: &mut Flag) -> bool {
     !pinned.load(Ordering::Relaxed)
 }
 
@@ -169,7 +169,7 @@ fn it_agrees_with_a_list_over_a_random_history() {
             let (key, pinned) = ((seed >> 33) as u32 % keys, seed >> 60 == 0);
             let seen = map.with(
                 &key.to_string(),
-                |&(pinned, _)| !pinned,
+                |&mut (pinned, _)| !pinned,
                 |_| (pinned, u64::MAX),
                 |value| {
                     value.map(|(_, times)| {
