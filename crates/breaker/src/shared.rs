@@ -78,10 +78,14 @@ impl Shared {
 
     #[inline]
     fn tell_of_end(&self, outcome: Outcome, end: &End<'_>) {
-        self.tell(end.call, end.ended, || What::Settled {
-            outcome,
-            head_after: end.head_after(),
-            elapsed: end.elapsed(),
+        self.tell(end.call, end.ended, || {
+            let elapsed = end.elapsed();
+            // Most calls end with their head: one subtraction does.
+            let head_after = match end.head {
+                Some(head) if head == end.ended => Some(elapsed),
+                _ => end.head_after(),
+            };
+            What::Settled { outcome, head_after, elapsed }
         });
     }
 

@@ -188,13 +188,18 @@ impl Marks {
 
     /// Takes the marks of some calls away, 64 at a step, until there is none left.
     fn unset(&mut self, mut from: u64, to: u64) {
+        let mut nth = self.word(from);
         while from < to && self.set > 0 {
             let (bit, end) = (from % 64, to.min(from - from % 64 + 64));
             let gone = (u64::MAX << bit) & (u64::MAX >> (64 - (bit + end - from)));
-            let nth = self.word(from);
-            self.set -= u64::from((self.bits[nth] & gone).count_ones());
-            self.bits[nth] &= !gone;
+            let marks = self.bits[nth] & gone;
+            if marks != 0 {
+                self.set -= u64::from(marks.count_ones());
+                self.bits[nth] ^= marks;
+            }
             from = end;
+            // Not by `word`, which divides: there may be thousands of steps.
+            nth = if nth + 1 == self.bits.len() { 0 } else { nth + 1 };
         }
     }
 

@@ -88,7 +88,9 @@ impl Tally {
         now: Instant,
     ) -> Option<Reason> {
         let generation = word.generation();
-        let minimum = u64::from(config.minimum_calls);
+        if mark.is_good() && self.count_while_quiet(generation, now) {
+            return None;
+        }
         let in_a_row = match mark.failed {
             true => self.run.failed(generation),
             false => {
@@ -96,23 +98,23 @@ impl Tally {
                 0
             }
         };
+        let minimum = u64::from(config.minimum_calls);
+        let judged = word.mode() != Mode::ForcedClosed;
         let (at, counts) = match &self.calls {
             Calls::Time(window) => {
                 let serial = window.serial(generation, now);
                 window.add(serial, mark);
-                (serial, window.sum(serial))
+                (serial, judged.then(|| window.sum(serial)))
             }
             Calls::Count(window) if mark.is_good() => {
-                if !window.add_good(generation) {
-                    return None;
-                }
-                (generation, window.sum_from(minimum, generation)?)
+                let judged = window.add_good(generation) && judged;
+                (generation, judged.then(|| window.sum_from(minimum, generation)).flatten())
             }
-            Calls::Count(window) => (generation, window.add_bad(generation, mark)?),
+            Calls::Count(window) => {
+                (generation, window.add_bad(generation, mark).filter(|_| judged))
+            }
         };
-        if word.mode() == Mode::ForcedClosed {
-            return None;
-        }
+        let counts = counts?;
         if let Some(threshold) = config.consecutive_failures.filter(|most| in_a_row >= *most) {
             return Some(Reason::ConsecutiveFailures { count: in_a_row, threshold });
         }
