@@ -222,6 +222,8 @@ mod tests {
             r#""a";r=0;t=1;pk=:open"#,
             r#""a";r=0;t=1, "b";r=0;t=-1"#,
             r#""a";r=0;t=1, "b";r=x;t=1"#,
+            ";r=0;t=1",
+            r#""a";r=0;t=1;pk="#,
             "(a b);r=0;t=1",
             "limit=100, remaining=0, reset=50",
         ] {
