@@ -3,6 +3,7 @@
 mod axum_app;
 mod bodies;
 mod buffered;
+mod cancelled;
 mod dropped;
 mod errors;
 mod failures;

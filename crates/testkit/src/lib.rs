@@ -58,7 +58,9 @@ pub use effort::{LONG, effort};
 pub use error::TestError;
 pub use future::ResponseFuture;
 pub use journal::Journal;
-pub use poll::{CountPolls, PollK, WakeCounter, call, count_polls, poll_k, ready};
+pub use poll::{
+    CountPolls, GiveUp, Leave, PollK, WakeCounter, call, count_polls, give_up, poll_k, ready,
+};
 pub use readiness::Readiness;
 pub use script::{Script, Step};
 pub use seed::Seed;

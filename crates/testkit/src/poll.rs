@@ -86,6 +86,49 @@ pub fn poll_k<F: Future>(future: F, k: usize) -> PollK<F> {
     PollK { future: Some(future), polls_left: k }
 }
 
+/// Polls `future` as often as it asks for it, at most `polls` times, and drops it: its output if it was
+/// done by then, else `None`.
+///
+/// Unlike [`poll_k`] it polls only when woken, so that a paused clock goes on to whatever the future
+/// waits for, and each number of polls is another stage of it. A test that gives up after 0, 1, 2 … polls
+/// until there is an output has dropped the future at all of them.
+///
+/// To look at the drop itself, give it a pinned reference: then only that is dropped.
+///
+/// # Example
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// use portcullis_testkit::{Leave, ScriptedService, Step, TestError, call, give_up};
+/// use std::time::Duration;
+///
+/// for polls in 0.. {
+///     let answer = Step::<u32, TestError>::Ok(5).pending_once().after(Duration::from_secs(1));
+///     let mut service = ScriptedService::respond_with(move |(), _| answer.clone());
+///     let journal = service.journal();
+///     let answer = give_up(call(&mut service, ()), polls, Leave::AtOnce).await;
+///     assert_eq!(journal.in_flight(), 0);
+///     if let Some(answer) = answer {
+///         assert!(answer == Ok(5) && polls >= 3);
+///         break;
+///     }
+/// }
+/// # }
+/// ```
+pub fn give_up<F: Future>(future: F, polls: usize, leave: Leave) -> GiveUp<F> {
+    GiveUp { future: Some(future), polls_left: polls, leave }
+}
+
+/// When a future is dropped that [`give_up`] gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Right after its last poll, while it waits.
+    AtOnce,
+    /// When it is woken for the next one: what it waited for is there, and nobody takes it.
+    Woken,
+}
+
 /// Awaits `future` and says how often it was polled until it was done: a future that is woken only
 /// when it can move on needs one poll more than it has waits.
 ///
@@ -148,6 +191,50 @@ impl<F: Future> Future for PollK<F> {
 impl<F> fmt::Debug for PollK<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PollK").field("polls_left", &self.polls_left).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The future of [`give_up`].
+    #[must_use = "a future does nothing unless it is awaited"]
+    pub struct GiveUp<F> {
+        #[pin]
+        future: Option<F>,
+        polls_left: usize,
+        leave: Leave,
+    }
+}
+
+impl<F: Future> Future for GiveUp<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let mut output = None;
+        if *this.polls_left > 0
+            && let Some(future) = this.future.as_mut().as_pin_mut()
+        {
+            *this.polls_left -= 1;
+            match future.poll(cx) {
+                Poll::Ready(ready) => output = Some(ready),
+                Poll::Pending if *this.polls_left > 0 || *this.leave == Leave::Woken => {
+                    return Poll::Pending;
+                }
+                Poll::Pending => {}
+            }
+        }
+        // Dropped here and not with `GiveUp`, which the caller may keep.
+        this.future.set(None);
+        Poll::Ready(output)
+    }
+}
+
+impl<F> fmt::Debug for GiveUp<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GiveUp")
+            .field("polls_left", &self.polls_left)
+            .field("leave", &self.leave)
+            .finish_non_exhaustive()
     }
 }
 

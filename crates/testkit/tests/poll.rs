@@ -7,7 +7,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use portcullis_testkit::{Seed, WakeCounter, assert_send_value, count_polls, poll_k};
+use portcullis_testkit::{
+    Leave, Seed, WakeCounter, assert_send_value, count_polls, give_up, poll_k,
+};
 
 #[tokio::test(start_paused = true)]
 async fn poll_k_polls_k_times_though_the_future_never_wakes() {
@@ -105,4 +107,33 @@ fn a_split_generator_draws_on_its_own() {
         child.next_u64();
     }
     assert_eq!(parent, twin);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_leaves_with_the_last_poll_or_when_woken_for_the_next() {
+    use std::time::Duration;
+    use tokio::time::{Instant, sleep};
+    const SECOND: Duration = Duration::from_secs(1);
+
+    for (leave, polls, gone_after) in [
+        (Leave::AtOnce, 0, Duration::ZERO),
+        (Leave::AtOnce, 1, Duration::ZERO),
+        (Leave::AtOnce, 2, SECOND),
+        (Leave::Woken, 0, Duration::ZERO),
+        (Leave::Woken, 1, SECOND),
+        (Leave::Woken, 2, 2 * SECOND),
+    ] {
+        let held = Arc::new(());
+        let hold = held.clone();
+        let start = Instant::now();
+        let twice = async move {
+            let _hold = hold;
+            sleep(SECOND).await;
+            sleep(SECOND).await;
+        };
+        let mut giving_up = pin!(give_up(twice, polls, leave));
+        assert_eq!(giving_up.as_mut().await, None);
+        assert_eq!((Arc::strong_count(&held), start.elapsed()), (1, gone_after), "{leave:?}");
+    }
+    assert_eq!(give_up(async { sleep(SECOND).await }, 2, Leave::AtOnce).await, Some(()));
 }
