@@ -4,11 +4,14 @@ use std::{
     fmt, mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{BoxError, Call, Classify, Elapsed, Error, Until, call::Scoped};
+use portcullis_core::{
+    BoxError, Call, Classify, Elapsed, Error, Until,
+    call::{self, Scoped},
+};
 use smol_str::SmolStr;
 use tokio::{
     task::coop,
@@ -33,7 +36,13 @@ pin_project! {
 
     impl<F, C> PinnedDrop for ResponseFuture<F, C> {
         fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
+            let mut this = this.project();
+            if let StateProj::Called { timer, .. } = this.state.as_mut().project()
+                && timer.is_some()
+            {
+                call::forget_timer();
+
+            }
             if let Teller::Of(_) = this.teller
                 && let Teller::Of(shared) = mem::replace(this.teller, Teller::Over)
             {
@@ -58,7 +67,8 @@ pin_project! {
         Called {
             #[pin]
             inner: Scoped<F>,
-            // Made when the inner future is first found pending.
+            // Made when the inner future is first found pending and no layer below left one that
+            // runs out in time.
             #[pin]
             timer: Option<Sleep>,
         },
@@ -106,6 +116,7 @@ where
         let this = self.project();
         let (call, until) = match this.state.project() {
             StateProj::Called { mut inner, mut timer } => {
+                call::forget_timer();
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {
                     return Poll::Ready(match (result, &*this.teller) {
@@ -121,12 +132,18 @@ where
                     return Poll::Pending;
                 };
                 if timer.is_none() {
+                    if call::has_timer(cx, until.at) {
+                        return Poll::Pending;
+                    }
                     timer.set(Some(sleep_until(until.at.into())));
                 }
                 if let Some(timer) = timer.as_mut().as_pin_mut() {
                     // An inner future that uses up the task's budget on every poll would otherwise
                     // outrun its limit. The timer ends a call once, and needs no budget for that.
-                    ready!(Pin::new(&mut coop::unconstrained(timer)).poll(cx));
+                    if Pin::new(&mut coop::unconstrained(timer)).poll(cx).is_pending() {
+                        call::leave_timer(cx, until.at);
+                        return Poll::Pending;
+                    }
                 }
                 // Dropped before the error is returned: the permits that layers below hold are back
                 // when the caller sees it. They take the drop for the timeout it is, though a head's

@@ -2,6 +2,7 @@
 
 mod overrides;
 mod scope;
+mod timer;
 
 use std::{
     fmt,
@@ -12,6 +13,7 @@ use std::{
 pub use self::{
     overrides::{Overrides, With, with},
     scope::{Scoped, expire, is_expired, poll},
+    timer::{forget_timer, has_timer, leave_timer},
 };
 use crate::{Observer, Record, RemoteTrace, TraceContext, clock};
 

@@ -6,3 +6,4 @@ mod drops;
 mod kit;
 mod limits;
 mod readiness;
+mod timers;
