@@ -101,6 +101,8 @@ impl Bench {
                 (boxed, breaker, limit, stack.retry().budget().unwrap().clone())
             }
         };
+        let asked = ear.clone();
+        let stack = BoxCloneService::new(stack.map_request(move |request| asked.passes(request)));
         Self {
             speaks,
             stack,
@@ -178,6 +180,7 @@ impl Bench {
             ("probe out", self.breaker.snapshot().probes != 0),
             ("permit out", heard.permits_out() != 0),
             ("token out", self.budget.waiting() != 0),
+            ("the trace goes on", heard.traced.len() != heard.asked),
             ("ended otherwise", !heard.dropped_as(|_, outcome| outcome == dropped_as)),
         ];
         let wrong: Vec<_> = wrong.iter().filter(|it| it.1).map(|it| it.0).collect();

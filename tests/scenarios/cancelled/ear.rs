@@ -17,7 +17,9 @@ pub(super) struct Ear(Arc<Mutex<Heard>>);
 pub(super) struct Heard {
     /// Permits that a breaker gave, less those that were settled, by attempt.
     permits: HashMap<u32, i32>,
-    /// How the calls of the trace layer ended.
+    /// Calls of the trace layer that began.
+    pub(super) asked: usize,
+    /// How those that are over ended.
     pub(super) traced: Vec<Outcome>,
     /// When the limit let something pass, and since when that had had its place in the line.
     pub(super) passed: Vec<Instant>,
@@ -35,6 +37,12 @@ pub(super) struct Heard {
 // ===== impl Ear =====
 
 impl Ear {
+    /// A request comes to the trace layer.
+    pub(super) fn passes<R>(&self, request: R) -> R {
+        self.0.lock().asked += 1;
+        request
+    }
+
     /// From now on whatever is told is told by a drop.
     pub(super) fn begin_drop(&self) {
         self.0.lock().dropping = true;

@@ -160,7 +160,11 @@ impl Bench {
         let mut stack = BoxCloneService::new(inner.map_err(Error::inner));
         for kind in order.iter().rev() {
             stack = match kind {
-                Kind::Trace => BoxCloneService::new(self.trace.layer(stack)),
+                Kind::Trace => {
+                    let ear = self.ear.clone();
+                    let traced = self.trace.layer(stack);
+                    BoxCloneService::new(traced.map_request(move |request| ear.passes(request)))
+                }
                 Kind::Timeout => BoxCloneService::new(self.timeout.layer(stack)),
                 Kind::Retry => BoxCloneService::new(self.retry.layer(stack)),
                 Kind::Limit => BoxCloneService::new(self.limit.layer(stack)),
@@ -208,6 +212,7 @@ impl Bench {
             ("probe out", self.breaker.handle().snapshot().probes != 0),
             ("permit out", heard.permits_out() != 0),
             ("token out", budget != 0),
+            ("a trace goes on", heard.traced.len() != heard.asked),
             ("the limit counts what did not pass", limit.wait != wait),
             ("ended other than cancelled", !heard.dropped_as(|_, it| it == Outcome::Cancelled)),
         ];
