@@ -1,7 +1,7 @@
 //! The state machine: told the time and the results, it says who may pass, and why.
 //!
-//! It reads no clock, sleeps never, and calls nobody. While closed, admitting and counting take no
-//! lock and allocate nothing.
+//! It reads no clock, sleeps never, and calls nobody. In good health, which is closed and the rates in
+//! order, a call takes no lock, unless it was a bad one in a count window; and allocates nothing.
 //!
 //! # Generations
 //!

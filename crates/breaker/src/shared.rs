@@ -112,7 +112,7 @@ impl Shared {
     #[inline]
     pub(crate) fn tell_of_admission(&self, permit: &Permit, call: &Call, now: Instant) {
         // One that is not counted was told of as a call that should not pass.
-        if self.voice.is_heard(call) && permit.is_counted() {
+        if permit.is_counted() {
             self.tell(call, now, || self.admitted(permit, now));
         }
     }

@@ -174,6 +174,22 @@ fn a_writer_overtaken_by_a_whole_turn_of_the_ring_spoils_nothing() {
 }
 
 #[test]
+fn a_reader_never_takes_a_buckets_last_turn_for_this_one() {
+    model(
+        || config(Window::Time(2 * BUCKET)),
+        |shared| {
+            shared.call(BAD);
+            let turned = shared.later(2 * BUCKET);
+            let reader = turned.spawn(|turned| turned.counts());
+            turned.call(BAD);
+            let (total, failures) = reader.join().unwrap();
+            assert!(failures <= total && total <= 1);
+            assert_eq!(turned.counts(), (1, 1));
+        },
+    );
+}
+
+#[test]
 fn a_count_window_holds_exactly_the_last_calls_whoever_counted_them() {
     model(
         || config(Window::Count(2)),

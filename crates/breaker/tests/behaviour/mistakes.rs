@@ -1,7 +1,7 @@
 //! What other implementations got wrong, and long streams.
 
-use portcullis_breaker::{Handle, Mode, Open, Window};
-use portcullis_core::{FaultKind, Outcome, Reason, Rejection, Replay, State};
+use portcullis_breaker::{Admission, BreakerConfig, Changes, Engine, Handle, Mode, Open, Window};
+use portcullis_core::{FaultKind, Outcome, Reason, Rejection, Replay, State, clock};
 use portcullis_testkit::{Readiness, TestError, call, poll_k, ready};
 use tokio::time::{advance, timeout};
 use tower_layer::Layer;
@@ -34,6 +34,32 @@ fn a_count_window_slides() {
         handle.admit().unwrap().settle(Outcome::timeout());
     }
     assert_eq!(handle.state(), State::Open);
+}
+
+#[test]
+fn a_count_window_of_a_million_calls_slides_as_exactly_as_a_short_one() {
+    const CALLS: u32 = 1_000_000;
+    let mut config = BreakerConfig::default();
+    (config.window, config.minimum_calls) = (Window::Count(CALLS), CALLS);
+    config.consecutive_failures = None;
+    let now = clock::now();
+    let engine = Engine::new(config, now).unwrap();
+    let mut changes = Changes::default();
+    let mut call = |outcome| {
+        let Admission::Admitted(permit) = engine.admit(now, &mut changes) else {
+            panic!("it is closed");
+        };
+        engine.record(permit, outcome, false, now, &mut changes);
+    };
+    (0..CALLS).for_each(|_| call(Outcome::Success));
+    (0..CALLS / 2 - 1).for_each(|_| call(Outcome::timeout()));
+    // The oldest failures are far away yet: what leaves is as good as what comes.
+    (0..CALLS / 4).for_each(|_| call(Outcome::Success));
+    let counts = engine.counts(now);
+    assert_eq!((counts.total, counts.failures), (u64::from(CALLS), u64::from(CALLS / 2 - 1)));
+    assert_eq!(engine.state(), State::Closed);
+    call(Outcome::timeout());
+    assert_eq!(engine.state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
