@@ -1,25 +1,25 @@
 //! What a call leaves behind while it runs: fixed-size notes in a buffer that is used again.
 
-use std::{
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use portcullis_core::{
-    End, Event, LayerKind, Outcome, Reason, RejectionKind, SpanId, TraceContext, What,
+    End, Event, LayerKind, Outcome, Reason, Rejection, RejectionKind, SpanId, TraceContext, What,
 };
 
 use crate::{
     TraceConfig,
     engine::Summary,
+    place::Place,
     record::{Kind, Output, Status},
-    text::{Bounded, clip},
+    text::{clip, truncate},
+    words::{Word, Words},
 };
 
 /// What is noted of one call or scope. Filled on the call path, read by the writer.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) head: Head,
+    pub(crate) limits: Limits,
     pub(crate) end: Option<Finish>,
     pub(crate) name: Option<Word>,
     pub(crate) operation: Option<Word>,
@@ -38,18 +38,8 @@ pub(crate) struct Buffer {
     pub(crate) output: Option<Output>,
     pub(crate) retried: bool,
     pub(crate) slow: bool,
-
-    // Of the root of a trace only.
-    #[expect(clippy::vec_box, reason = "they move by pointer: in, out, and back to the pool")]
-    pub(crate) children: Vec<Box<Buffer>>,
-    pub(crate) omitted_calls: u32,
-    /// Whether a call that there was no room for failed.
-    pub(crate) omitted_failed: bool,
-    /// Children that have begun, and those of them that are not over.
-    pub(crate) begun: u32,
-    pub(crate) open: u32,
-    /// Whether a scope is over and waits for its children only.
-    pub(crate) closed: bool,
+    /// Of the root of a trace only.
+    pub(crate) family: Family,
 }
 
 /// What is known when it begins.
@@ -85,32 +75,64 @@ pub(crate) struct Note {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Noted {
     Told(What<'static>),
-    Rejected { kind: RejectionKind, reason: Reason, retry_after: Option<Duration> },
+    Rejected(Refusal),
 }
 
-/// Names and keys, each held once, in one string that is used again.
+/// What is kept of a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) kind: RejectionKind,
+    pub(crate) reason: Reason,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What there is room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Events.
+    pub(crate) events: usize,
+    /// Bytes of a name.
+    pub(crate) name: usize,
+}
+
+/// Several of them.
+#[expect(clippy::vec_box, reason = "they move by pointer: in, out, and back to the pool")]
+pub(crate) type Buffers = Vec<Box<Buffer>>;
+
+/// What is known of a root's children.
 #[derive(Debug, Default)]
-pub(crate) struct Words {
-    text: String,
-    ends: Vec<u32>,
+pub(crate) struct Family {
+    /// Those that are over.
+    pub(crate) children: Buffers,
+    /// Children that have begun, and those of them that are not over.
+    pub(crate) begun: u32,
+    pub(crate) open: u32,
+    /// Calls that there was no room for, and whether one of them failed.
+    pub(crate) omitted: u32,
+    pub(crate) omitted_failed: bool,
+    /// Whether the root is a scope that is over and waits for its children only.
+    pub(crate) closed: bool,
 }
 
-/// One of the [`Words`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(u16);
+/// What becomes of a child that wants to begin.
+pub(crate) enum Admitted {
+    /// It is the child of this number.
+    As(u32),
+    NoRoom,
+    /// The trace was handed over before.
+    TooLate,
+}
 
-/// Bytes of names and keys that one call may bring.
-const MOST_TEXT: usize = 4096;
 /// What a buffer is made with, so that a usual call makes it grow no more.
 const USUAL_EVENTS: usize = 16;
-const USUAL_TEXT: usize = 256;
 
 // ===== impl Buffer =====
 
 impl Buffer {
-    pub(crate) fn new(head: Head) -> Self {
+    pub(crate) fn new(head: Head, limits: Limits) -> Self {
         Self {
             head,
+            limits,
             end: None,
             name: None,
             operation: None,
@@ -121,27 +143,20 @@ impl Buffer {
             events: Vec::with_capacity(USUAL_EVENTS),
             omitted_events: 0,
             attempts: 0,
-            words: Words {
-                text: String::with_capacity(USUAL_TEXT),
-                ends: Vec::with_capacity(USUAL_EVENTS),
-            },
+            words: Words::new(),
             attributes: Vec::new(),
             omitted_attributes: 0,
             output: None,
             retried: false,
             slow: false,
-            children: Vec::new(),
-            omitted_calls: 0,
-            omitted_failed: false,
-            begun: 0,
-            open: 0,
-            closed: false,
+            family: Family::default(),
         }
     }
 
     /// Makes it as good as new. What it has room for stays.
-    pub(crate) fn begin(&mut self, head: Head) {
-        self.head = head;
+    #[inline]
+    pub(crate) fn begin(&mut self, head: Head, limits: Limits) {
+        (self.head, self.limits) = (head, limits);
         self.end = None;
         (self.name, self.operation, self.target, self.key) = (None, None, None, None);
         self.error.clear();
@@ -149,48 +164,73 @@ impl Buffer {
         self.events.clear();
         self.omitted_events = 0;
         self.attempts = 0;
-        self.words.text.clear();
-        self.words.ends.clear();
+        self.words.clear();
         self.attributes.clear();
         self.omitted_attributes = 0;
         self.output = None;
         (self.retried, self.slow) = (false, false);
-        self.children.clear();
-        (self.omitted_calls, self.omitted_failed) = (0, false);
-        (self.begun, self.open, self.closed) = (0, 0, false);
+        self.family.clear();
     }
 
     /// Notes an event.
     #[inline]
-    pub(crate) fn note(&mut self, event: &Event<'_>, limits: &TraceConfig) {
+    pub(crate) fn note(&mut self, event: &Event<'_>, refusal: Option<Refusal>) {
         match event.what {
             What::Retrying { .. } => self.retried = true,
             What::Slow { .. } => self.slow = true,
-            What::Rejected { rejection } => self.rejection = Some(rejection.kind()),
             _ => {}
         }
-        self.attempts = self.attempts.max(event.call.attempt());
-        if self.events.len() >= limits.max_events {
+        if let Some(refusal) = &refusal {
+            self.rejection = Some(refusal.kind);
+        }
+        let attempt = event.call.attempt();
+        self.attempts = self.attempts.max(attempt);
+        let Limits { events, name: longest } = self.limits;
+        if self.events.len() >= events {
             self.omitted_events = self.omitted_events.saturating_add(1);
             return;
         }
-        let name = self.words.keep(event.name, limits.max_name);
-        let key = event.key.and_then(|key| self.words.keep(key, limits.max_name));
-        self.events.push(Note {
-            at: event.at,
-            layer: event.layer,
-            name,
-            key,
-            attempt: event.call.attempt(),
-            what: match event.what.detach() {
-                Ok(what) => Noted::Told(what),
-                Err(rejection) => Noted::Rejected {
-                    kind: rejection.kind(),
-                    reason: rejection.reason(),
-                    retry_after: rejection.retry_after(),
-                },
-            },
-        });
+        let name = self.words.keep(event.name, longest);
+        let key = event.key.and_then(|key| self.words.keep(key, longest));
+        let what = match (event.what.detach(), refusal) {
+            (Ok(what), _) => Noted::Told(what),
+            (Err(_), Some(refusal)) => Noted::Rejected(refusal),
+            // A refusal that panicked when it was asked what it is.
+            (Err(_), None) => {
+                self.omitted_events = self.omitted_events.saturating_add(1);
+                return;
+            }
+        };
+        self.events.push(Note { at: event.at, layer: event.layer, name, key, attempt, what });
+    }
+
+    /// Takes over what was noted of the same call elsewhere, and leaves nothing of it there.
+    #[cold]
+    pub(crate) fn absorb(&mut self, other: &mut Self, limits: &TraceConfig) {
+        self.end = other.end.or(self.end);
+        self.rejection = other.rejection.or(self.rejection);
+        self.attempts = self.attempts.max(other.attempts);
+        self.retried |= other.retried;
+        self.slow |= other.slow;
+        for mut note in other.events.drain(..) {
+            if self.events.len() >= self.limits.events {
+                self.omitted_events = self.omitted_events.saturating_add(1);
+                continue;
+            }
+            for word in [&mut note.name, &mut note.key] {
+                *word = word.and_then(|it| self.words.keep(other.words.get(it), self.limits.name));
+            }
+            self.events.push(note);
+        }
+        self.omitted_events = self.omitted_events.saturating_add(other.omitted_events);
+        for (key, value) in std::mem::take(&mut other.attributes) {
+            self.attribute(&key, &value, limits);
+        }
+        self.omitted_attributes = self.omitted_attributes.saturating_add(other.omitted_attributes);
+        self.output = other.output.take().or(self.output.take());
+        if !other.error.is_empty() {
+            self.error = std::mem::take(&mut other.error);
+        }
     }
 
     /// Notes the end of a call.
@@ -203,36 +243,13 @@ impl Buffer {
     /// Notes an attribute, in place of one with the same key.
     pub(crate) fn attribute(&mut self, key: &str, value: &str, limits: &TraceConfig) {
         let key = clip(key, limits.max_name);
-        let value = crate::text::truncate(value, limits.max_text).0;
+        let value = truncate(value, limits.max_text).0;
         if let Some((_, old)) = self.attributes.iter_mut().find(|(old, _)| old == key) {
             value.clone_into(old);
         } else if self.attributes.len() < limits.max_attributes {
             self.attributes.push((key.to_owned(), value.to_owned()));
         } else {
             self.omitted_attributes = self.omitted_attributes.saturating_add(1);
-        }
-    }
-
-    /// Notes an error's text, with its causes.
-    #[cold]
-    pub(crate) fn error(
-        &mut self,
-        error: &(dyn std::error::Error + 'static),
-        limits: &TraceConfig,
-    ) {
-        self.error.clear();
-        // Enough for the characters to be kept, should each take four bytes.
-        let mut text = Bounded { text: &mut self.error, max: limits.max_text.saturating_mul(4) };
-        // An error of the writer's means that there is enough.
-        let _ = write!(text, "{error}");
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
-        for cause in causes.take(16) {
-            let mut sentence = String::new();
-            let _ = write!(Bounded { text: &mut sentence, max: text.max }, "{cause}");
-            // Many an error's own text tells its cause already.
-            if !text.text.ends_with(&sentence) && write!(text, ": {sentence}").is_err() {
-                break;
-            }
         }
     }
 
@@ -246,8 +263,9 @@ impl Buffer {
         let ended = self.end.map_or(self.head.started, |end| end.ended);
         let duration = ended.saturating_duration_since(self.head.started);
         let mut summary = Summary::new(self.head.context.trace_id, duration);
-        summary.failed = self.omitted_failed;
-        for buffer in std::iter::once(self).chain(self.children.iter().map(|child| &**child)) {
+        summary.failed = self.family.omitted_failed;
+        let children = self.family.children.iter().map(|child| &**child);
+        for buffer in std::iter::once(self).chain(children) {
             summary.failed |= buffer.status() != Status::Success;
             summary.retried |= buffer.retried;
             summary.slow |= buffer.slow;
@@ -258,59 +276,107 @@ impl Buffer {
     pub(crate) fn word(&self, word: Option<Word>) -> Option<&str> {
         word.map(|word| self.words.get(word))
     }
-}
 
-// ===== impl Words =====
-
-impl Words {
-    /// Keeps the first `max` bytes of a word; `None` if there is no room for more words.
+    /// Whether it is worth keeping for another call: it did not grow for an unusual one.
     #[inline]
-    pub(crate) fn keep(&mut self, word: &str, max: usize) -> Option<Word> {
-        let word = clip(word, max);
-        let mut start = 0;
-        for (index, &end) in self.ends.iter().enumerate() {
-            // Few are there, and most of what comes came before.
-            if self.text.as_bytes().get(start..end as usize) == Some(word.as_bytes()) {
-                return u16::try_from(index).ok().map(Word);
-            }
-            start = end as usize;
-        }
-        let index = u16::try_from(self.ends.len()).ok()?;
-        if self.text.len() + word.len() > MOST_TEXT {
-            return None;
-        }
-        self.text.push_str(word);
-        self.ends.push(u32::try_from(self.text.len()).ok()?);
-        Some(Word(index))
+    pub(crate) fn is_usual(&self) -> bool {
+        self.events.capacity() <= 4 * USUAL_EVENTS
+            && self.attributes.capacity() <= 32
+            && self.error.capacity() <= 4096
     }
 
-    pub(crate) fn get(&self, word: Word) -> &str {
-        let index = usize::from(word.0);
-        let end = self.ends.get(index).map_or(0, |&end| end as usize);
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        self.text.get(start..end).unwrap_or_default()
+    /// Bytes that the buffer takes by itself, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let pair = |(key, value): &(String, String)| {
+            2 * size_of::<String>() + key.capacity() + value.capacity()
+        };
+        size_of::<Self>()
+            + self.events.capacity() * size_of::<Note>()
+            + self.words.bytes()
+            + self.error.capacity()
+            + self.attributes.iter().map(pair).sum::<usize>()
+            + self.output.as_ref().map_or(0, |output| output.text.capacity())
+    }
+
+    /// Bytes that the whole trace takes, about, of which this is the root.
+    pub(crate) fn bytes_of_all(&self) -> usize {
+        let children = self.family.children.iter().map(|child| child.bytes());
+        self.bytes()
+            + self.family.children.capacity() * size_of::<usize>()
+            + children.sum::<usize>()
+    }
+}
+
+// ===== impl Head =====
+
+impl Head {
+    #[inline]
+    pub(crate) fn new(kind: Kind, place: &Place, started: Instant) -> Self {
+        let &Place { context, parent, number, .. } = place;
+        Self { kind, context, parent, started, number }
+    }
+}
+
+// ===== impl Refusal =====
+
+impl Refusal {
+    pub(crate) fn of(rejection: &dyn Rejection) -> Self {
+        Self {
+            kind: rejection.kind(),
+            reason: rejection.reason(),
+            retry_after: rejection.retry_after(),
+        }
+    }
+}
+
+// ===== impl Limits =====
+
+impl From<&TraceConfig> for Limits {
+    #[inline]
+    fn from(config: &TraceConfig) -> Self {
+        Self { events: config.max_events, name: config.max_name }
+    }
+}
+
+// ===== impl Family =====
+
+impl Family {
+    /// Whether the trace is complete: nothing is added any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closed && self.open == 0
+    }
+
+    /// Makes room for another child, unless there are `most` already or the trace is complete; says
+    /// which child it is.
+    pub(crate) fn admit(&mut self, most: usize) -> Admitted {
+        if self.is_over() {
+            return Admitted::TooLate;
+        }
+        if self.children.len() + self.open as usize >= most {
+            self.omitted = self.omitted.saturating_add(1);
+            return Admitted::NoRoom;
+        }
+        self.open += 1;
+        self.begun += 1;
+        Admitted::As(self.begun)
+    }
+
+    /// The children; it stays over.
+    pub(crate) fn complete(&mut self) -> Self {
+        std::mem::replace(self, Self { closed: true, ..Self::default() })
+    }
+
+    /// As good as new. What it has room for stays.
+    fn clear(&mut self) {
+        self.children.clear();
+        (self.begun, self.open, self.closed) = (0, 0, false);
+        (self.omitted, self.omitted_failed) = (0, false);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_is_held_once_and_all_of_them_are_bounded() {
-        let mut words = Words::default();
-        let search = words.keep("search", 128);
-        let empty = words.keep("", 128);
-        let long = words.keep("日本語", 7);
-        assert_eq!(words.keep("search", 128), search);
-        assert_eq!(words.get(search.unwrap()), "search");
-        assert_eq!(words.get(empty.unwrap()), "");
-        assert_eq!(words.get(long.unwrap()), "日本");
-
-        let many = (0..10_000).filter_map(|n| words.keep(&format!("key {n}"), 128)).count();
-        assert!(many < 1000);
-        assert!(words.text.len() <= MOST_TEXT);
-    }
 
     #[test]
     fn a_note_is_small() {

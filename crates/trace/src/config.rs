@@ -48,6 +48,9 @@ pub struct TraceConfig {
     pub max_name: usize,
     /// Traces that may wait to be stored. From 1 to 1 000 000; 1024 by default.
     pub queue: usize,
+    /// Bytes that the traces which wait to be stored may take together, about. From 64 KiB to 64 GiB;
+    /// 64 MiB by default.
+    pub queue_bytes: u64,
     /// How long the writer lets traces gather before it stores them as one batch. From 0 to 60 s;
     /// 100 ms by default.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -68,6 +71,7 @@ impl Default for TraceConfig {
             max_text: 500,
             max_name: 128,
             queue: 1024,
+            queue_bytes: 64 << 20,
             batch_interval: Duration::from_millis(100),
         }
     }
@@ -81,6 +85,8 @@ impl TraceConfig {
     /// The first field that is out of its range.
     pub fn validate(&self) -> Result<(), Invalid> {
         const LONGEST_BATCH: Duration = Duration::from_secs(60);
+        const LEAST_BYTES: u64 = 64 << 10;
+        const MOST_BYTES: u64 = 64 << 30;
 
         if !(0.0..=1.0).contains(&self.sample_rate) {
             return Err(Invalid::new("sample_rate", self.sample_rate, "from 0 to 1"));
@@ -99,6 +105,9 @@ impl TraceConfig {
             if !(least..=most).contains(&value) {
                 return Err(Invalid::new(field, value, format!("from {least} to {most}")));
             }
+        }
+        if !(LEAST_BYTES..=MOST_BYTES).contains(&self.queue_bytes) {
+            return Err(Invalid::new("queue_bytes", self.queue_bytes, "from 64 KiB to 64 GiB"));
         }
         if self.batch_interval > LONGEST_BATCH {
             return Err(Invalid::new("batch_interval", self.batch_interval, "from 0 to 60 s"));

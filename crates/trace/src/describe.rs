@@ -27,6 +27,9 @@ pub struct Undescribed;
 ///
 /// Any `Fn(&Res) -> Option<Cow<'_, str>>` is one, within [`CaptureFn`]; [`NoCapture`] takes nothing.
 pub trait Capture<Res> {
+    /// Whether it ever takes anything. What never does is not even asked.
+    const TAKES: bool = true;
+
     /// The text to keep; `None` for none.
     fn capture<'a>(&self, response: &'a Res) -> Option<Cow<'a, str>>;
 }
@@ -83,6 +86,8 @@ impl<Req, F: Fn(&Req, &mut About<'_>)> Describe<Req> for F {
 // ===== impl Capture =====
 
 impl<Res> Capture<Res> for NoCapture {
+    const TAKES: bool = false;
+
     #[inline]
     fn capture<'a>(&self, _: &'a Res) -> Option<Cow<'a, str>> {
         None

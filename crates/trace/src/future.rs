@@ -5,13 +5,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use pin_project_lite::pin_project;
-use portcullis_core::{BoxError, Classify, Completion, Error, Ticket, call::Scoped, clock};
+use portcullis_core::{BoxError, Classify, Completion, End, Error, How, Ticket, call::Scoped};
 
 use crate::{
     Capture,
+    desk::Writing,
     live::{Live, as_std},
 };
 
@@ -22,18 +24,20 @@ pin_project! {
         #[pin]
         inner: Scoped<F>,
         // `None` once the call's end is told, or handed to the classifier to be told.
-        live: Option<Arc<Live>>,
+        writing: Option<Writing>,
+        started: Instant,
         classify: C,
-        capture: Arc<O>,
+        // `None` where nothing is captured.
+        capture: Option<Arc<O>>,
     }
 
     impl<F, C, O> PinnedDrop for ResponseFuture<F, C, O> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if let Some(live) = this.live.take() {
+            if let Some(mut writing) = this.writing.take() {
                 // From the inside out, as calls end: the layers below tell theirs first.
-                this.inner.as_mut().clear();
-                drop(completion(live, &this.inner));
+                writing.run(|| this.inner.as_mut().clear());
+                drop(completion(writing.put_back(), *this.started, &this.inner));
             }
         }
     }
@@ -43,8 +47,14 @@ pin_project! {
 
 impl<F, C, O> ResponseFuture<F, C, O> {
     #[inline]
-    pub(crate) fn new(inner: Scoped<F>, live: Arc<Live>, classify: C, capture: Arc<O>) -> Self {
-        Self { inner, live: Some(live), classify, capture }
+    pub(crate) fn new(
+        inner: Scoped<F>,
+        writing: Writing,
+        started: Instant,
+        classify: C,
+        capture: Option<Arc<O>>,
+    ) -> Self {
+        Self { inner, writing: Some(writing), started, classify, capture }
     }
 }
 
@@ -57,25 +67,42 @@ where
 {
     type Output = Result<C::Response, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let result = ready!(this.inner.as_mut().poll(cx)).map_err(Error::inner);
-        let Some(live) = this.live.take() else {
-            // The inner future answered twice; that its contract was broken first is no reason to
-            // panic here.
+        let Some(writing) = this.writing.as_mut() else {
+            // Polled after it had answered; that its contract was broken is no reason to panic here.
             return Poll::Pending;
         };
+        let result = ready!(writing.run(|| this.inner.as_mut().poll(cx))).map_err(Error::inner);
+        let now = this.inner.call().ended();
+        let Some(writing) = this.writing.take() else { return Poll::Pending };
         match result {
+            Ok(response) if this.capture.is_none() && this.classify.ends_at_head() => {
+                writing.finish(&End {
+                    outcome: this.classify.at_head(Ok(&response)).outcome(),
+                    how: How::Reported,
+                    started: *this.started,
+                    head: Some(now),
+                    ended: now,
+                    call: this.inner.call(),
+                });
+                Poll::Ready(this.classify.hand_up(Ok(response)))
+            }
             Ok(response) => {
-                if let Some(text) = this.capture.capture(&response) {
-                    live.output(&text);
+                let live = writing.put_back();
+                if let (Some(live), Some(capture)) = (&live, this.capture) {
+                    live.output_of(|| capture.capture(&response));
                 }
-                let done = completion(live, &this.inner).with_head(clock::now());
+                let done = completion(live, *this.started, &this.inner).with_head(now);
                 Poll::Ready(this.classify.classify(Ok(response), done))
             }
             Err(error) => {
-                live.error(as_std(&error));
-                let done = completion(live, &this.inner);
+                let live = writing.put_back();
+                if let Some(live) = &live {
+                    live.error(as_std(&error));
+                }
+                let done = completion(live, *this.started, &this.inner);
                 Poll::Ready(this.classify.classify(Err(error), done))
             }
         }
@@ -85,14 +112,15 @@ where
 impl<F, C, O> fmt::Debug for ResponseFuture<F, C, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("ended", &self.live.is_none())
+            .field("ended", &self.writing.is_none())
             .finish_non_exhaustive()
     }
 }
 
 /// The duty to tell the record how the call ended.
-#[inline]
-fn completion<F>(live: Arc<Live>, inner: &Scoped<F>) -> Completion {
-    let started = live.started();
-    Completion::new(live, Ticket::default(), inner.call().clone(), started)
+fn completion<F>(live: Option<Arc<Live>>, started: Instant, inner: &Scoped<F>) -> Completion {
+    match live {
+        Some(live) => Completion::new(live, Ticket::default(), inner.call().clone(), started),
+        None => Completion::none(),
+    }
 }

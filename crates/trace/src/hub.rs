@@ -2,12 +2,12 @@
 
 use std::{
     borrow::Cow,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread::{self, Thread},
     time::Duration,
 };
 
-use crossbeam_queue::ArrayQueue;
 use portcullis_core::{
     Invalid,
     sync::{
@@ -19,7 +19,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     Counts, Kept, Sampler, TraceConfig, TraceStore,
-    buffer::{Buffer, Head},
+    buffer::{Buffer, Head, Limits},
+    pool::Pool,
+    room::{Load, Room},
+    sync::{ArrayQueue, Bell, Thread},
 };
 
 pub(crate) type Redact = Arc<dyn for<'a> Fn(&'a str) -> Cow<'a, str> + Send + Sync>;
@@ -31,23 +34,27 @@ pub(crate) struct Hub {
     pub(crate) redact: Option<Redact>,
     pub(crate) store: Arc<dyn TraceStore>,
     pub(crate) tally: Tally,
+    /// What the two queues hold and may hold, and the first of them alone.
+    room: Room,
+    urgent_room: Room,
     /// What failed in some way; never displaced by a success.
     urgent: ArrayQueue<Finished>,
     /// All else.
     usual: ArrayQueue<Finished>,
-    /// Buffers to use again.
-    pool: ArrayQueue<Box<Buffer>>,
+    pool: Pool,
     /// Whether the writer waits for something to come.
     asleep: AtomicBool,
-    stopped: AtomicBool,
     flushes: Mutex<Flushes>,
-    writer: Mutex<Option<Thread>>,
+    /// Wakes the writer.
+    bell: Bell,
 }
 
 /// A trace that is over and to be kept.
 pub(crate) struct Finished {
     pub(crate) root: Box<Buffer>,
     pub(crate) kept: Kept,
+    /// What it takes, about.
+    pub(crate) bytes: u64,
 }
 
 /// Statistics only, so every access is relaxed: nothing is published with them.
@@ -60,6 +67,7 @@ pub(crate) struct Tally {
     pub(crate) stored: AtomicU64,
     pub(crate) lost: AtomicU64,
     pub(crate) store_errors: AtomicU64,
+    panics: AtomicU64,
 }
 
 #[derive(Default)]
@@ -68,9 +76,6 @@ struct Flushes {
     /// The writer has ended: nobody would answer.
     over: bool,
 }
-
-/// Buffers kept to be used again; some five kilobytes each.
-const POOL: usize = 256;
 
 // ===== impl Hub =====
 
@@ -81,30 +86,33 @@ impl Hub {
         redact: Option<Redact>,
     ) -> Result<Self, Invalid> {
         let sampler = Sampler::new(&config)?;
-        let room = config.queue;
+        let queue = config.queue;
+        let most = Load { traces: queue as u64, bytes: config.queue_bytes };
         Ok(Self {
             config,
             sampler,
             redact,
             store,
             tally: Tally::default(),
-            urgent: ArrayQueue::new(room),
-            usual: ArrayQueue::new(room),
-            pool: ArrayQueue::new(POOL),
+            room: Room::new(most),
+            urgent_room: Room::new(most),
+            urgent: ArrayQueue::new(queue),
+            usual: ArrayQueue::new(queue),
+            pool: Pool::new(),
             asleep: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
             flushes: Mutex::default(),
-            writer: Mutex::default(),
+            bell: Bell::default(),
         })
     }
 
-    /// Says whom to wake.
-    pub(crate) fn woken_by(&self, writer: Thread) {
-        *self.writer.lock() = Some(writer);
+    /// Says whom to wake: before anything is handed over.
+    pub(crate) fn written_by(&self, writer: &Thread) {
+        self.bell.wakes(writer);
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let waiting = self.room.load();
         Counts {
             seen: read(&self.tally.seen),
             kept: read(&self.tally.kept),
@@ -113,7 +121,9 @@ impl Hub {
             stored: read(&self.tally.stored),
             lost: read(&self.tally.lost),
             store_errors: read(&self.tally.store_errors),
-            waiting: self.waiting() as u64,
+            waiting: waiting.traces,
+            waiting_bytes: waiting.bytes,
+            panics: read(&self.tally.panics),
         }
     }
 
@@ -127,50 +137,72 @@ impl Hub {
             }
             flushes.waiting.push(told);
         }
-        self.wake();
+        self.bell.ring();
         Some(done)
     }
 
     /// A buffer as good as new.
     #[inline]
     pub(crate) fn buffer(&self, head: Head) -> Box<Buffer> {
-        match self.pool.pop() {
-            Some(mut buffer) => {
-                buffer.begin(head);
-                buffer
-            }
-            None => Box::new(Buffer::new(head)),
-        }
+        self.pool.take(head, Limits::from(&self.config))
     }
 
     /// Takes a trace that is over: it is kept or not, and neither waits.
+    #[inline]
     pub(crate) fn submit(&self, root: Box<Buffer>) {
         self.tally.seen.fetch_add(1, Ordering::Relaxed);
-        let Some(kept) = self.sampler.keeps(&root.summary()) else {
-            self.recycle(root);
-            return;
-        };
-        self.tally.kept.fetch_add(1, Ordering::Relaxed);
-        let finished = Finished { root, kept };
-        let left_out = if self.stopped.load(Ordering::Relaxed) {
-            Some(finished)
-        } else if kept == Kept::Failed {
-            // Room for it is made at the expense of a success.
-            if self.waiting() >= self.config.queue
-                && let Some(success) = self.usual.pop()
-            {
-                self.drop_for_room(success);
-            }
-            self.urgent.push(finished).err()
-        } else if self.waiting() < self.config.queue {
-            self.usual.push(finished).err()
-        } else {
-            Some(finished)
-        };
-        match left_out {
-            Some(left_out) => self.drop_for_room(left_out),
-            None => self.wake_if_asleep(),
+        match self.sampler.keeps(&root.summary()) {
+            Some(kept) => self.enqueue(root, kept),
+            None => self.pool.give_back(root),
         }
+    }
+
+    fn enqueue(&self, root: Box<Buffer>, kept: Kept) {
+        self.tally.kept.fetch_add(1, Ordering::Relaxed);
+        let bytes = root.bytes_of_all() as u64;
+        let finished = Finished { root, kept, bytes };
+        if !self.room_for(&finished) {
+            return self.leave_out(finished);
+        }
+        let queue = if finished.is_urgent() { &self.urgent } else { &self.usual };
+        if let Err(finished) = queue.push(finished) {
+            self.let_go(&finished);
+            self.leave_out(finished);
+        }
+        // Only a failure crowds the room: it takes the places of successes.
+        while self.room.is_crowded()
+            && let Some(success) = self.usual.pop()
+        {
+            self.let_go(&success);
+            self.leave_out(success);
+        }
+        // At last, for it may be the end of what the writer waits for that something was left out.
+        self.wake_if_asleep();
+    }
+
+    /// A success needs room in all; a failure only among its like, so that none is left out but for
+    /// failures.
+    fn room_for(&self, finished: &Finished) -> bool {
+        let bytes = finished.bytes;
+        if !finished.is_urgent() {
+            return self.room.take(bytes);
+        }
+        if !self.urgent_room.take(bytes) {
+            return false;
+        }
+        let taken = self.room.take_anyway(bytes);
+        if !taken {
+            self.urgent_room.give_back(bytes);
+        }
+        taken
+    }
+
+    /// Gives back the room of what is out of its queue.
+    fn let_go(&self, finished: &Finished) {
+        if finished.is_urgent() {
+            self.urgent_room.give_back(finished.bytes);
+        }
+        self.room.give_back(finished.bytes);
     }
 
     /// How many failures and how many others wait by now.
@@ -184,6 +216,7 @@ impl Hub {
             if *left > 0 {
                 *left -= 1;
                 if let Some(finished) = queue.pop() {
+                    self.let_go(&finished);
                     return Some(finished);
                 }
                 *left = 0;
@@ -192,17 +225,31 @@ impl Hub {
         None
     }
 
-    pub(crate) fn recycle(&self, mut root: Box<Buffer>) {
-        for child in root.children.drain(..) {
-            // A full pool lets go of it.
-            let _ = self.pool.push(child);
-        }
-        let _ = self.pool.push(root);
+    /// For the writer: what is in the store by now is not needed any more.
+    pub(crate) fn recycle(&self, root: Box<Buffer>) {
+        self.pool.give_to_others(root);
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        // Pairs with the release in `stop`: what was handed over before it is seen.
-        self.stopped.load(Ordering::Acquire)
+    /// Does what a callback of the user's does. One that panics costs what it was to do, not the
+    /// call: `None`, and it is counted.
+    #[inline]
+    pub(crate) fn guarded<R>(&self, ask: impl FnOnce() -> R) -> Option<R> {
+        let done = catch_unwind(AssertUnwindSafe(ask)).ok();
+        if done.is_none() {
+            self.tally.panics.fetch_add(1, Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// Lets no trace in any more. What waits is stored, and the writer ends.
+    pub(crate) fn stop(&self) {
+        self.room.close();
+        self.bell.ring();
+    }
+
+    /// Whether nothing waits and nothing will.
+    pub(crate) fn is_over(&self) -> bool {
+        self.room.is_over()
     }
 
     /// For the writer: waits until something comes, or for `longest`.
@@ -210,23 +257,27 @@ impl Hub {
         self.asleep.store(true, Ordering::Relaxed);
         // Pairs with the fence in `wake_if_asleep`: either we see what was pushed before it, or they
         // see that we are asleep. Both being blind would leave a trace lying until the next comes.
+        // Who stops us or waits for a flush wakes us in any case.
         fence(Ordering::SeqCst);
-        if self.waiting() == 0 && !self.is_stopped() && self.flushes.lock().waiting.is_empty() {
-            thread::park_timeout(longest);
+        let idle = self.backlog() == [0, 0] && self.flushes.lock().waiting.is_empty();
+        if idle && !self.is_over() {
+            self.bell.sleep(longest);
         }
         self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// For the writer: lets traces gather, unless somebody waits for them.
     pub(crate) fn gather(&self, enough: usize) {
-        if self.waiting() < enough && !self.is_stopped() && self.flushes.lock().waiting.is_empty() {
-            thread::park_timeout(self.config.batch_interval);
+        let interval = self.config.batch_interval;
+        let few = !interval.is_zero() && self.room.load().traces < enough as u64;
+        if few && !self.room.is_closed() && self.flushes.lock().waiting.is_empty() {
+            self.bell.sleep(interval);
         }
     }
 
     /// For the writer: who waits for what is in the queue by now.
     pub(crate) fn take_flushes(&self) -> Vec<oneshot::Sender<()>> {
-        std::mem::take(&mut self.flushes.lock().waiting)
+        mem::take(&mut self.flushes.lock().waiting)
     }
 
     /// For the writer: nobody need wait any more.
@@ -236,35 +287,29 @@ impl Hub {
         flushes.waiting.clear();
     }
 
-    fn waiting(&self) -> usize {
-        self.urgent.len() + self.usual.len()
-    }
-
-    fn drop_for_room(&self, finished: Finished) {
-        let dropped = match finished.kept {
-            Kept::Failed => &self.tally.dropped_others,
-            _ => &self.tally.dropped_successes,
+    fn leave_out(&self, finished: Finished) {
+        let dropped = if finished.is_urgent() {
+            &self.tally.dropped_others
+        } else {
+            &self.tally.dropped_successes
         };
         dropped.fetch_add(1, Ordering::Relaxed);
-        self.recycle(finished.root);
+        self.pool.give_back(finished.root);
     }
 
     fn wake_if_asleep(&self) {
         // See `sleep`.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            self.wake();
+            self.bell.ring();
         }
     }
+}
 
-    fn wake(&self) {
-        if let Some(writer) = &*self.writer.lock() {
-            writer.unpark();
-        }
-    }
+// ===== impl Finished =====
 
-    pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.wake();
+impl Finished {
+    fn is_urgent(&self) -> bool {
+        self.kept == Kept::Failed
     }
 }

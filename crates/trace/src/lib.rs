@@ -40,6 +40,7 @@ mod bar;
 mod buffer;
 mod config;
 mod describe;
+mod desk;
 mod engine;
 mod future;
 mod hub;
@@ -47,14 +48,19 @@ mod ink;
 mod layer;
 mod live;
 mod memory;
+mod place;
+mod pool;
 pub mod record;
 mod recorder;
 mod render;
+mod room;
 mod scope;
 mod service;
 mod store;
+mod sync;
 mod text;
 mod waterfall;
+mod words;
 mod writer;
 
 pub use self::{

@@ -1,24 +1,28 @@
-//! Calls and scopes under way: who they belong to, and the buffer they fill.
+//! Calls and scopes under way: who they belong to, and the record they fill.
 
 use std::{
     any::Any,
     borrow::Cow,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::Instant,
 };
 
 use portcullis_core::{
-    Call, End, Error, Event, LayerKind, Observer, Outcome, Record, RemoteTrace, Settle, SpanId,
-    Ticket, TraceContext, TraceId, What, sync::Mutex,
+    Call, End, Error, Event, LayerKind, Observer, Outcome, Record, RemoteTrace, Settle, Ticket,
+    TraceContext, What, sync::Mutex,
 };
 
 use crate::{
     TraceConfig,
-    buffer::{Buffer, Finish, Head},
+    buffer::{Admitted, Buffer, Family, Finish, Head, Limits, Refusal},
     describe::About,
+    desk::{self, Writing},
     hub::Hub,
     layer::Shared,
-    record::{Kind, Output},
+    place::Place,
+    record::{Kind, Output, Status},
     recorder::Recorder,
     text::truncate,
 };
@@ -34,11 +38,12 @@ pub(crate) struct Live {
     owner: Owner,
     /// The scope, or the call, that began the trace; `None` for that one itself.
     root: Option<Arc<Live>>,
-    /// `None` once it was handed over, or when there was no room for it.
-    buffer: Mutex<Option<Box<Buffer>>>,
+    record: Mutex<Slot>,
+    /// The calls and scopes that this one is the root of.
+    family: Mutex<Family>,
 }
 
-enum Owner {
+pub(crate) enum Owner {
     Layer(Arc<Shared>),
     /// A scope has the recorder it was given, or that of the first call in it.
     Scope {
@@ -47,27 +52,25 @@ enum Owner {
     },
 }
 
-/// Where a call or scope begins.
-struct Place {
-    context: TraceContext,
-    parent: Option<SpanId>,
-    state: Option<Arc<str>>,
-    root: Counted,
-    /// Which of its children it is.
-    number: u32,
-    /// The root that has no room for a record; there is none then.
-    omitted_from: Option<Arc<Live>>,
+/// Where the buffer is.
+enum Slot {
+    /// Here, for whoever has something to tell.
+    Here(Box<Buffer>),
+    /// With the future that runs the call: see [`Writing`]. What others had to tell meanwhile is here.
+    Out(Option<Box<Buffer>>),
+    /// Handed over, or there was no room for it.
+    Gone,
 }
-
-/// The root that waits for a call to end. Until the call is there to answer for it, dropping this
-/// does: the user's code that runs in between may panic.
-struct Counted(Option<Arc<Live>>);
 
 /// Calls that a scope has room for from the start.
 const USUAL_CALLS: usize = 64;
 
 /// Characters of an error's text that a redactor is shown, whatever is kept of it.
 const UNREDACTED: usize = 16 * 1024;
+
+/// What stands in place of a text whose redaction panicked, or of an error that panicked when asked
+/// for its text.
+const UNREADABLE: &str = "(not kept: making it readable failed)";
 
 // ===== impl Live =====
 
@@ -85,16 +88,15 @@ impl Live {
         outer: &Call,
         started: Instant,
         describe: impl FnOnce(&mut About<'_>),
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, Writing) {
         let recorder = &shared.recorder;
         let hub = recorder.hub();
         let place = match outer.record() {
             None => Place::new_trace(hub),
             Some(_) => Place::within(outer, Some(recorder)),
         };
-        let Place { context, parent, state, mut root, number, omitted_from } = place;
-        let head = Head { kind: Kind::Call, context, parent, started, number };
-        let buffer = omitted_from.is_none().then(|| {
+        let head = Head::new(Kind::Call, &place, started);
+        let buffer = place.omitted_from.is_none().then(|| {
             let mut buffer = hub.buffer(head);
             let limits = &hub.config;
             buffer.name = buffer.words.keep(&shared.name, limits.max_name);
@@ -105,17 +107,16 @@ impl Live {
             if let Some(key) = &overrides.key {
                 buffer.key = buffer.words.keep(key, limits.max_name);
             }
-            describe(&mut About::new(&mut buffer, limits.max_name));
+            let about = &mut About::new(&mut buffer, limits.max_name);
+            if hub.guarded(|| describe(about)).is_none() {
+                // What it had said by then may be half of something.
+                (buffer.operation, buffer.target, buffer.key) = (None, None, None);
+            }
             buffer
         });
-        let owner = Owner::Layer(shared.clone());
-        Arc::new(Self {
-            head,
-            state,
-            owner,
-            root: root.0.take().or(omitted_from),
-            buffer: Mutex::new(buffer),
-        })
+        let slot = if buffer.is_some() { Slot::Out(None) } else { Slot::Gone };
+        let live = Arc::new(Self::new(head, place, Owner::Layer(shared.clone()), slot));
+        (live.clone(), Writing::new(live, buffer))
     }
 
     /// Begins the record of a scope: under `remote`, or in the scope that `outer` is in, or as a
@@ -137,53 +138,62 @@ impl Live {
                 Place::begin(|id| hub.is_none_or(|hub| hub.sampler.is_of_the_share(id)))
             }
         };
-        let Place { context, parent, state, mut root, number, omitted_from } = place;
-        let head = Head { kind: Kind::Scope, context, parent, started, number };
-        let buffer = omitted_from.is_none().then(|| {
+        let head = Head::new(Kind::Scope, &place, started);
+        let mut family = Family::default();
+        let slot = if place.omitted_from.is_none() {
             let mut buffer = match hub {
                 Some(hub) => hub.buffer(head),
-                None => Box::new(Buffer::new(head)),
+                None => Box::new(Buffer::new(head, Limits::from(&TraceConfig::default()))),
             };
             let longest = hub.map_or(128, |hub| hub.config.max_name);
             buffer.name = buffer.words.keep(&name, longest);
             // So that its calls, a usual number of them, make it grow no more.
-            buffer.children.reserve(USUAL_CALLS);
-            buffer
-        });
+            if place.is_root() {
+                family = mem::take(&mut buffer.family);
+                family.children.reserve(USUAL_CALLS);
+            }
+            Slot::Here(buffer)
+        } else {
+            Slot::Gone
+        };
         let known = OnceLock::new();
         if let Some(recorder) = recorder {
             // It is empty: it was made a moment ago.
             let _ = known.set(recorder);
         }
-        let owner = Owner::Scope { name, recorder: known };
-        Arc::new(Self {
+        let mut scope = Self::new(head, place, Owner::Scope { name, recorder: known }, slot);
+        *scope.family.get_mut() = family;
+        Arc::new(scope)
+    }
+
+    #[inline]
+    fn new(head: Head, mut place: Place, owner: Owner, slot: Slot) -> Self {
+        Self {
             head,
-            state,
+            state: place.state.take(),
             owner,
-            root: root.0.take().or(omitted_from),
-            buffer: Mutex::new(buffer),
-        })
+            root: place.into_root(),
+            record: Mutex::new(slot),
+            family: Mutex::default(),
+        }
     }
 
     /// Ends a scope. Its trace is handed over, at once or with the last call that it waits for.
     pub(crate) fn close(&self, outcome: Outcome, ended: Instant) {
-        let mut guard = self.buffer.lock();
-        let Some(buffer) = guard.as_mut() else {
-            drop(guard);
-            self.note_omitted(outcome);
-            return;
-        };
-        // `fail` may have ended it already.
-        let outcome = buffer.end.map_or(outcome, |end| end.outcome);
-        buffer.end = Some(Finish { outcome, head: None, ended });
-        buffer.closed = true;
-        if buffer.open > 0 {
-            return;
+        let noted = self.with(|buffer| {
+            // `fail` may have ended it already.
+            let outcome = buffer.end.map_or(outcome, |end| end.outcome);
+            buffer.end = Some(Finish { outcome, head: None, ended });
+        });
+        if noted.is_none() {
+            return self.note_omitted(outcome);
         }
-        let buffer = guard.take();
-        drop(guard);
-        if let Some(buffer) = buffer {
-            self.hand_over(buffer);
+        let mut family = self.family.lock();
+        family.closed = true;
+        let is_over = family.is_over();
+        drop(family);
+        if is_over {
+            self.hand_over();
         }
     }
 
@@ -200,19 +210,14 @@ impl Live {
 
     /// Notes an error's text.
     pub(crate) fn error(&self, error: &(dyn std::error::Error + 'static)) {
-        let mut limits = self.limits();
-        if self.hub().is_some_and(|hub| hub.redact.is_some()) {
-            // Cut to what is kept only after it was redacted: a secret cut in two is not found.
-            let limits = limits.to_mut();
-            limits.max_text = limits.max_text.max(UNREDACTED);
-        }
-        self.with(|buffer| buffer.error(error, &limits));
-        if let Some(redact) = self.hub().and_then(|hub| hub.redact.as_ref()) {
-            // Not under the lock: it is the user's code.
-            let text = self.with(|buffer| buffer.error.clone()).unwrap_or_default();
-            let redacted = redact(&text).into_owned();
-            self.with(|buffer| buffer.error = redacted);
-        }
+        let limits = self.limits();
+        let redacts = self.hub().is_some_and(|hub| hub.redact.is_some());
+        // Cut to what is kept only after it was redacted: a secret cut in two is not found.
+        let most = if redacts { limits.max_text.max(UNREDACTED) } else { limits.max_text };
+        // Neither under the lock nor at the desk: it is the user's code.
+        let text = self.guarded(|| crate::text::of_error(error, most));
+        let text = text.as_deref().map_or(Cow::Borrowed(UNREADABLE), |text| self.redacted(text));
+        self.with(|buffer| text.as_ref().clone_into(&mut buffer.error));
     }
 
     /// Notes an output, in place of one noted before.
@@ -223,6 +228,13 @@ impl Live {
         self.with(|buffer| buffer.output = Some(output));
     }
 
+    /// Notes the output that a callback of the user's makes, if it makes one.
+    pub(crate) fn output_of<'a>(&self, capture: impl FnOnce() -> Option<Cow<'a, str>>) {
+        if let Some(Some(text)) = self.guarded(capture) {
+            self.output(&text);
+        }
+    }
+
     /// Notes an attribute.
     pub(crate) fn attribute(&self, key: &str, value: &str) {
         let value = self.redacted(value);
@@ -230,39 +242,97 @@ impl Live {
         self.with(|buffer| buffer.attribute(key, &value, &limits));
     }
 
-    /// When it began.
-    pub(crate) fn started(&self) -> Instant {
-        self.head.started
-    }
-
-    fn with<R>(&self, f: impl FnOnce(&mut Buffer) -> R) -> Option<R> {
-        self.buffer.lock().as_deref_mut().map(f)
-    }
-
-    fn recorder(&self) -> Option<&Recorder> {
-        match &self.owner {
-            Owner::Layer(shared) => Some(&shared.recorder),
-            Owner::Scope { recorder, .. } => recorder.get(),
+    /// Notes the end of a call whose buffer comes back with it, if there is one, and tells it.
+    #[inline]
+    pub(crate) fn ended(&self, buffer: Option<Box<Buffer>>, end: &End<'_>) {
+        match buffer {
+            Some(mut buffer) => {
+                buffer.finish(end);
+                self.take_back(buffer);
+            }
+            None => {
+                if self.with(|buffer| buffer.finish(end)).is_none() {
+                    self.note_omitted(end.outcome);
+                }
+            }
+        }
+        if let Owner::Layer(shared) = &self.owner
+            && let Some(voice) = &shared.voice
+        {
+            voice.tell(end.call, end.ended, || What::Settled {
+                outcome: end.outcome,
+                head_after: end.head_after(),
+                elapsed: end.elapsed(),
+            });
         }
     }
 
-    fn hub(&self) -> Option<&Hub> {
-        self.recorder().map(Recorder::hub)
+    /// The future that ran the call has nothing more to write.
+    #[inline]
+    pub(crate) fn take_back(&self, mut buffer: Box<Buffer>) {
+        let mut slot = self.record.lock();
+        if let Slot::Out(Some(aside)) = &mut *slot {
+            buffer.absorb(aside, &self.limits());
+        }
+        *slot = Slot::Here(buffer);
     }
 
-    fn limits(&self) -> Cow<'_, TraceConfig> {
-        self.hub().map_or_else(
-            // Texts are cut when it is known how they are redacted: a secret cut in two is not found.
-            || Cow::Owned(TraceConfig { max_text: usize::MAX, ..TraceConfig::default() }),
-            |hub| Cow::Borrowed(&hub.config),
-        )
+    /// Does what a callback of the user's does; `None` if it panicked.
+    fn guarded<R>(&self, ask: impl FnOnce() -> R) -> Option<R> {
+        match self.hub() {
+            Some(hub) => hub.guarded(ask),
+            None => catch_unwind(AssertUnwindSafe(ask)).ok(),
+        }
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(crate) fn root(&self) -> Option<&Arc<Self>> {
+        self.root.as_ref()
+    }
+
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub(crate) fn tracestate(&self) -> Option<&Arc<str>> {
+        self.state.as_ref()
+    }
+
+    /// What tells it from every other that lives.
+    #[inline]
+    pub(crate) fn place(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Makes room for a child, of which this is the root.
+    pub(crate) fn admit(&self) -> Admitted {
+        let most = self.limits().max_calls;
+        self.family.lock().admit(most)
+    }
+
+    /// One that this root waited for is over.
+    pub(crate) fn release(&self, child: Option<Box<Buffer>>) {
+        let mut family = self.family.lock();
+        family.children.extend(child);
+        family.open = family.open.saturating_sub(1);
+        let is_over = family.is_over();
+        drop(family);
+        // Only for the last one: nothing begins in what is over.
+        if is_over {
+            self.hand_over();
+        }
     }
 
     /// Does to the texts of a scope what its recorder asks for, which is known only now.
-    fn adopted(&self) {
+    pub(crate) fn adopted(&self) {
+        let limits = Limits::from(&*self.limits());
         let texts = self.with(|buffer| {
-            let attributes = std::mem::take(&mut buffer.attributes);
-            (attributes, buffer.output.take(), std::mem::take(&mut buffer.error))
+            buffer.limits = limits;
+            let attributes = mem::take(&mut buffer.attributes);
+            (attributes, buffer.output.take(), mem::take(&mut buffer.error))
         });
         let Some((attributes, output, error)) = texts else { return };
         // Not under the lock: it is the user's code.
@@ -276,45 +346,80 @@ impl Live {
         self.with(|buffer| buffer.error = error);
     }
 
+    /// Writes into the record; `None` if there is none, or none any more.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut Buffer) -> R) -> Option<R> {
+        match desk::write(self.place(), f) {
+            Ok(done) => Some(done),
+            Err(f) => self.with_lock(f),
+        }
+    }
+
+    fn with_lock<R>(&self, f: impl FnOnce(&mut Buffer) -> R) -> Option<R> {
+        match &mut *self.record.lock() {
+            Slot::Here(buffer) => Some(f(buffer)),
+            Slot::Out(aside) => {
+                let limits = Limits::from(&*self.limits());
+                Some(f(aside.get_or_insert_with(|| Box::new(Buffer::new(self.head, limits)))))
+            }
+            Slot::Gone => None,
+        }
+    }
+
+    fn recorder(&self) -> Option<&Recorder> {
+        match &self.owner {
+            Owner::Layer(shared) => Some(&shared.recorder),
+            Owner::Scope { recorder, .. } => recorder.get(),
+        }
+    }
+
+    #[inline]
+    fn hub(&self) -> Option<&Hub> {
+        self.recorder().map(Recorder::hub)
+    }
+
+    fn limits(&self) -> Cow<'_, TraceConfig> {
+        self.hub().map_or_else(
+            // Texts are cut when it is known how they are redacted: a secret cut in two is not found.
+            || Cow::Owned(TraceConfig { max_text: usize::MAX, ..TraceConfig::default() }),
+            |hub| Cow::Borrowed(&hub.config),
+        )
+    }
+
     fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.hub().and_then(|hub| hub.redact.as_ref()) {
-            Some(redact) => redact(text),
+            Some(redact) => self.guarded(|| redact(text)).unwrap_or(Cow::Borrowed(UNREADABLE)),
             None => Cow::Borrowed(text),
         }
     }
 
-    /// Hands a buffer over that nobody fills any more: to the root, or to the recorder.
-    fn hand_over(&self, buffer: Box<Buffer>) {
+    /// Hands over the trace of a scope that is over.
+    fn hand_over(&self) {
+        let slot = mem::replace(&mut *self.record.lock(), Slot::Gone);
+        let family = self.family.lock().complete();
+        self.submit(slot, family);
+    }
+
+    /// To the root, or to the recorder.
+    fn submit(&self, slot: Slot, family: Family) {
+        let (Slot::Here(mut buffer) | Slot::Out(Some(mut buffer))) = slot else { return };
         match (&self.root, self.hub()) {
             (Some(root), _) => root.release(Some(buffer)),
-            (None, Some(hub)) => hub.submit(buffer),
+            (None, Some(hub)) => {
+                buffer.family = family;
+                hub.submit(buffer);
+            }
             // A scope that was given no recorder, and in which nothing was called.
             (None, None) => {}
         }
     }
 
-    /// One that this root waited for is over.
-    fn release(&self, child: Option<Box<Buffer>>) {
-        let mut guard = self.buffer.lock();
-        // It is there: it waits for what is counted in `open`.
-        let Some(buffer) = guard.as_mut() else { return };
-        buffer.children.extend(child);
-        buffer.open = buffer.open.saturating_sub(1);
-        if !(buffer.closed && buffer.open == 0) {
-            return;
-        }
-        let whole = guard.take();
-        drop(guard);
-        if let (Some(whole), Some(hub)) = (whole, self.hub()) {
-            hub.submit(whole);
-        }
-    }
-
     /// What leaves no record for want of room keeps its trace all the same, should it fail.
     fn note_omitted(&self, outcome: Outcome) {
-        let failed = crate::record::Status::of(&outcome) != crate::record::Status::Success;
-        if let (Some(root), true) = (&self.root, failed) {
-            root.with(|buffer| buffer.omitted_failed = true);
+        if let Some(root) = &self.root
+            && Status::of(&outcome) != Status::Success
+        {
+            root.family.lock().omitted_failed = true;
         }
     }
 }
@@ -330,15 +435,18 @@ impl Record for Live {
 }
 
 impl Observer for Live {
+    #[inline]
     fn on_event(&self, event: &Event<'_>) {
         // What our own layer tells is the record itself.
         if event.layer == LayerKind::Trace {
             return;
         }
-        match self.hub() {
-            Some(hub) => self.with(|buffer| buffer.note(event, &hub.config)),
-            None => self.with(|buffer| buffer.note(event, &TraceConfig::default())),
+        // Asked before the record is taken up: a refusal may be of the user's own making.
+        let refusal = match event.what {
+            What::Rejected { rejection } => self.guarded(|| Refusal::of(rejection)),
+            _ => None,
         };
+        self.with(|buffer| buffer.note(event, refusal));
     }
 }
 
@@ -351,130 +459,15 @@ impl Settle for Live {
     }
 
     fn settle(&self, _: Ticket, end: &End<'_>) {
-        if self.with(|buffer| buffer.finish(end)).is_none() {
-            self.note_omitted(end.outcome);
-        }
-        if let Owner::Layer(shared) = &self.owner
-            && let Some(voice) = &shared.voice
-        {
-            voice.tell(end.call, end.ended, || What::Settled {
-                outcome: end.outcome,
-                head_after: end.head_after(),
-                elapsed: end.elapsed(),
-            });
-        }
+        self.ended(None, end);
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.get_mut().take() {
-            self.hand_over(buffer);
-        }
-    }
-}
-
-// ===== impl Counted =====
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if let Some(root) = self.0.take() {
-            root.release(None);
-        }
-    }
-}
-
-// ===== impl Place =====
-
-impl Place {
-    /// The beginning of a trace.
-    #[inline]
-    fn new_trace(hub: &Hub) -> Self {
-        Self::begin(|id| hub.sampler.is_of_the_share(id))
-    }
-
-    fn begin(sampled: impl FnOnce(TraceId) -> bool) -> Self {
-        let trace_id = new_trace_id();
-        let context = TraceContext { trace_id, span_id: new_span_id(), sampled: sampled(trace_id) };
-        Self {
-            context,
-            parent: None,
-            state: None,
-            root: Counted(None),
-            number: 0,
-            omitted_from: None,
-        }
-    }
-
-    /// A record of its own in a trace that has others.
-    fn under(parent: TraceContext, state: Option<Arc<str>>) -> Self {
-        let context = TraceContext { span_id: new_span_id(), ..parent };
-        Self {
-            context,
-            parent: Some(parent.span_id),
-            state,
-            root: Counted(None),
-            number: 0,
-            omitted_from: None,
-        }
-    }
-
-    /// A call or scope in what `outer` is in.
-    fn within(outer: &Call, recorder: Option<&Recorder>) -> Self {
-        let Some(parent) = Live::of(outer) else {
-            return match outer.record() {
-                Some(record) => Self::under(record.context(), record.state().map(Arc::from)),
-                None => Self::begin(|_| true),
-            };
-        };
-        let root = parent.root.as_ref().unwrap_or(&parent).clone();
-        if let (Owner::Scope { recorder: known, .. }, Some(recorder)) = (&root.owner, recorder)
-            && known.get().is_none()
-        {
-            // The first call brings the recorder.
-            if known.set(recorder.clone()).is_ok() {
-                root.adopted();
-            }
-        }
-        let mut place = Self::under(parent.head.context, parent.state.clone());
-        let limits = root.limits();
-        let taken = root.with(|of_root| {
-            if of_root.children.len() + of_root.open as usize >= limits.max_calls {
-                of_root.omitted_calls = of_root.omitted_calls.saturating_add(1);
-                return None;
-            }
-            of_root.open += 1;
-            of_root.begun += 1;
-            Some(of_root.begun)
-        });
-        // `None`: the trace was handed over before this call began, in a task that outlives its
-        // scope. Then it has a record of its own, in the same trace.
-        match taken {
-            Some(Some(number)) => {
-                place.number = number;
-                place.root = Counted(Some(root));
-            }
-            Some(None) => place.omitted_from = Some(root),
-            None => {}
-        }
-        place
-    }
-}
-
-fn new_trace_id() -> TraceId {
-    loop {
-        // Zero is none; it is drawn once in 2¹²⁸.
-        if let Some(id) = TraceId::new(fastrand::u128(..)) {
-            return id;
-        }
-    }
-}
-
-fn new_span_id() -> SpanId {
-    loop {
-        if let Some(id) = SpanId::new(fastrand::u64(..)) {
-            return id;
-        }
+        let slot = mem::replace(self.record.get_mut(), Slot::Gone);
+        let family = mem::take(self.family.get_mut());
+        self.submit(slot, family);
     }
 }
 

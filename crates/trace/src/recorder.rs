@@ -1,12 +1,13 @@
 //! Where traces go: the decision at their end, the bounded hand-over, and what was counted.
 
-use std::{borrow::Cow, fmt, sync::Arc, thread, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use portcullis_core::{Invalid, clock};
 
 use crate::{
     MemoryStore, TraceConfig, TraceStore,
     hub::{Hub, Redact},
+    sync::Builder,
     writer::{self, Anchor},
 };
 
@@ -67,6 +68,11 @@ pub struct Counts {
     pub store_errors: u64,
     /// Traces that wait to be stored.
     pub waiting: u64,
+    /// Bytes that these take, about.
+    pub waiting_bytes: u64,
+    /// How often a callback that describes, captures or redacts panicked, or an error that was asked
+    /// for its text. Nothing is kept of what it was to say.
+    pub panics: u64,
 }
 
 /// Held by users. When the last one is gone the writer stores what waits, and ends.
@@ -189,11 +195,11 @@ impl RecorderBuilder {
         // Here, where a paused clock is seen; the thread sees none.
         let anchor = Anchor::new(clock::now(), clock::wall());
         let of_writer = hub.clone();
-        let writer = thread::Builder::new()
+        let writer = Builder::new()
             .name("portcullis-trace".into())
             .spawn(move || writer::run(&of_writer, anchor))
             .map_err(|error| Invalid::new("writer", error, "a thread that can be started"))?;
-        hub.woken_by(writer.thread().clone());
+        hub.written_by(writer.thread());
         Ok(Recorder(Arc::new(Handle { hub })))
     }
 }

@@ -10,7 +10,7 @@ use portcullis_core::{FaultKind, LayerKind, Outcome, RejectionKind, Replay, Span
 
 use crate::{
     Sampler, TraceConfig,
-    buffer::{Buffer, Finish, Note, Noted},
+    buffer::{Buffer, Finish, Note, Noted, Refusal},
     hub::Finished,
     record::{Attempt, Call, Event, Kind, Omitted, Status, Trace},
     text::truncate,
@@ -29,7 +29,7 @@ pub(crate) fn trace(
     let is_scope = root.head.kind == Kind::Scope;
 
     // They came in the order of their ends.
-    let mut buffers: Vec<&Buffer> = root.children.iter().map(|child| &**child).collect();
+    let mut buffers: Vec<&Buffer> = root.family.children.iter().map(|child| &**child).collect();
     buffers.sort_by_key(|buffer| (buffer.head.started, buffer.head.number));
     let whole = Some(root).filter(|_| !is_scope);
     let calls = whole.into_iter().chain(buffers);
@@ -51,7 +51,7 @@ pub(crate) fn trace(
         kept: finished.kept,
         calls,
         omitted: Omitted {
-            calls: root.omitted_calls,
+            calls: root.family.omitted,
             events: if is_scope { root.omitted_events } else { 0 },
             attributes: if is_scope { root.omitted_attributes } else { 0 },
         },
@@ -130,7 +130,7 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
                     attempt.ended = Some(note.at);
                 }
             }
-            Noted::Rejected { .. } if attempt.settled.is_none() => {
+            Noted::Rejected(_) if attempt.settled.is_none() => {
                 attempt.settled = Some(Outcome::failure(FaultKind::Rejected, Replay::Safe));
                 attempt.ended = Some(note.at);
             }
@@ -191,7 +191,7 @@ fn events(buffer: &Buffer, start: Instant) -> Vec<Event> {
 fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
     let (what, why) = match note.what {
         Noted::Told(what) => (what.as_str(), what.to_string()),
-        Noted::Rejected { kind, reason, retry_after } => {
+        Noted::Rejected(Refusal { kind, reason, retry_after }) => {
             let mut why = format!("rejected ({}): {reason}", kind.as_str());
             if let Some(after) = retry_after {
                 why.push_str(&format!("; worth another try in {after:.1?}"));

@@ -69,18 +69,21 @@ where
     type Error = Error;
     type Future = ResponseFuture<S::Future, C, O>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(Error::inner)
     }
 
+    #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current();
         let now = call.now();
-        let live =
+        let (record, mut writing) =
             Live::call(&self.shared, &call, now, |about| self.describe.describe(&req, about));
-        let child = call.with_record(live.clone()).with_attempt(0);
-        let inner = child.enter(now, || self.inner.call(req));
-        ResponseFuture::new(inner, live, self.classify.clone(), self.capture.clone())
+        let child = call.with_record(record).with_attempt(0);
+        let inner = writing.run(|| child.enter(now, || self.inner.call(req)));
+        let capture = O::TAKES.then(|| self.capture.clone());
+        ResponseFuture::new(inner, writing, now, self.classify.clone(), capture)
     }
 }
 

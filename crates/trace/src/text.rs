@@ -1,11 +1,19 @@
 //! Text of unknown origin, made short and harmless.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    error::Error,
+    fmt::{self, Write},
+    iter,
+};
 
 use unicode_width::UnicodeWidthChar;
 
 /// Joins what stands on both sides of it into one emoji.
 const JOINER: char = '\u{200d}';
+
+/// Causes told of an error.
+const MOST_CAUSES: usize = 16;
 
 /// The first `max` characters of `text` and how many were left out. No character is torn from the
 /// marks that combine with it, unless there are absurdly many.
@@ -37,6 +45,23 @@ pub(crate) fn clip(text: &str, max: usize) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+/// What an error says, with its causes: enough for `max` characters, should each take four bytes.
+pub(crate) fn of_error(error: &(dyn Error + 'static), max: usize) -> String {
+    let mut whole = String::new();
+    let mut text = Bounded { text: &mut whole, max: max.saturating_mul(4) };
+    // An error of the writer's means that there is enough.
+    let _ = write!(text, "{error}");
+    for cause in iter::successors(error.source(), |&cause| cause.source()).take(MOST_CAUSES) {
+        let mut sentence = String::new();
+        let _ = write!(Bounded { text: &mut sentence, max: text.max }, "{cause}");
+        // Many an error's own text tells its cause already.
+        if !text.text.ends_with(&sentence) && write!(text, ": {sentence}").is_err() {
+            break;
+        }
+    }
+    whole
 }
 
 /// `text` as a terminal may show it: no control characters, so that no text of a peer's moves the
@@ -85,9 +110,9 @@ pub(crate) fn fit(text: &str, max: usize) -> String {
 }
 
 /// A writer that keeps the first bytes only.
-pub(crate) struct Bounded<'a> {
-    pub(crate) text: &'a mut String,
-    pub(crate) max: usize,
+struct Bounded<'a> {
+    text: &'a mut String,
+    max: usize,
 }
 
 // ===== impl Bounded =====

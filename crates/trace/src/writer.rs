@@ -10,8 +10,9 @@ use portcullis_core::{BoxError, clock, sync::atomic::Ordering};
 
 use crate::{hub::Hub, record::Trace, render};
 
-/// Traces stored at once.
+/// Traces stored at once, and the bytes of them at which a batch is large enough.
 const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 4 << 20;
 /// How often the store is asked to forget what is old.
 const EXPIRY: Duration = Duration::from_secs(3600);
 /// How old the pair of clock readings may be that dates are reckoned from.
@@ -27,13 +28,12 @@ pub(crate) struct Anchor {
     taken: Option<Instant>,
 }
 
-/// Runs until the hub is stopped and nothing waits.
+/// Runs until the hub is stopped and nothing waits or will.
 pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
     let mut next_expiry = clock::now();
     loop {
         // Before the queue is emptied: whatever they wait for is in it by now.
         let flushes = hub.take_flushes();
-        let stopped = hub.is_stopped();
         anchor.refresh();
         // No more than waits by now: while calls keep coming there would be no end to it, and whoever
         // flushes, and what is to expire, would wait for ever.
@@ -49,7 +49,7 @@ pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
             // Whoever waited may have given up.
             let _ = told.send(());
         }
-        if stopped {
+        if hub.is_over() {
             hub.end();
             return;
         }
@@ -61,9 +61,12 @@ pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
 /// Stores what waits, up to a batch; `false` if nothing did.
 fn store_batch(hub: &Hub, anchor: &Anchor, backlog: &mut [usize; 2]) -> bool {
     let mut batch: Vec<Arc<Trace>> = Vec::new();
+    let mut bytes = 0;
     while batch.len() < BATCH
+        && bytes < BATCH_BYTES
         && let Some(finished) = hub.next(backlog)
     {
+        bytes += finished.bytes;
         let date = anchor.date_of(finished.root.head.started);
         batch.push(Arc::new(render::trace(&finished, date, &hub.config, &hub.sampler)));
         hub.recycle(finished.root);

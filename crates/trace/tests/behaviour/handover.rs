@@ -12,8 +12,8 @@ use std::{
 use portcullis_core::{BoxError, TraceId, sync::Mutex};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
 use portcullis_trace::{
-    MemoryStore, Page, Query, Recorder, Status, StoreCounts, Trace, TraceLayer, TraceScope,
-    TraceStore, Traced,
+    MemoryStore, Page, Query, Recorder, Status, StoreCounts, Trace, TraceConfig, TraceLayer,
+    TraceScope, TraceStore, Traced,
 };
 use tower_layer::Layer;
 
@@ -88,10 +88,14 @@ impl TraceStore for Stubborn {
 }
 
 fn with_store(mode: Mode, queue: usize) -> (Recorder, Arc<Stubborn>) {
-    let kept = MemoryStore::new();
-    let store = Arc::new(Stubborn { mode, batches: AtomicUsize::new(0), kept });
     let mut config = config();
     config.queue = queue;
+    with_config(mode, config)
+}
+
+fn with_config(mode: Mode, config: TraceConfig) -> (Recorder, Arc<Stubborn>) {
+    let kept = MemoryStore::new();
+    let store = Arc::new(Stubborn { mode, batches: AtomicUsize::new(0), kept });
     let builder = Recorder::builder().config(config).shared_store(store.clone());
     (builder.build().unwrap(), store)
 }
@@ -152,6 +156,52 @@ async fn a_full_queue_drops_successes_first_and_counts_what_it_drops() {
     assert_eq!((counts.seen, counts.stored, counts.waiting), (14, 5, 0));
     let failed = store.query(&Query::new().status(Status::Error)).unwrap();
     assert_eq!(failed.traces.len(), 4);
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded_by_bytes_too_and_failures_are_left_out_for_failures_only() {
+    let (entered, is_in) = mpsc::channel();
+    let (gate, closed) = mpsc::channel();
+    let hangs = Mode::Hangs { entered, gate: Mutex::new(closed), open: AtomicBool::new(false) };
+    let mut config = config();
+    (config.queue, config.queue_bytes) = (1000, 64 << 10);
+    let (recorder, store) = with_config(hangs, config);
+    let mut client = client(&recorder);
+    send(&mut client, "first").await.unwrap();
+    is_in.recv().unwrap();
+
+    for _ in 0..100 {
+        send(&mut client, "x").await.unwrap();
+    }
+    let full = recorder.counts();
+    assert!((5..100).contains(&full.waiting), "{full:?}");
+    assert!((32 << 10..=64 << 10).contains(&full.waiting_bytes), "{full:?}");
+    assert_eq!(full.waiting + full.dropped_successes, 100);
+
+    // Larger by itself than all that may wait: it takes nobody's place.
+    let scope = TraceScope::start("large").recorder(&recorder).run(async {
+        for _ in 0..100 {
+            send(&mut client, "fail").await.unwrap_err();
+        }
+    });
+    scope.await;
+    let counts = recorder.counts();
+    assert_eq!((counts.dropped_others, counts.waiting), (1, full.waiting));
+
+    for _ in 0..100 {
+        send(&mut client, "fail").await.unwrap_err();
+    }
+    let counts = recorder.counts();
+    assert_eq!(counts.dropped_successes, 100, "all made room");
+    assert!(counts.waiting_bytes <= 64 << 10);
+    assert_eq!(counts.waiting + counts.dropped_others, 101);
+
+    drop(gate);
+    recorder.shutdown().await;
+    let counts = recorder.counts();
+    assert_eq!((counts.waiting, counts.waiting_bytes), (0, 0));
+    assert_eq!(counts.stored + counts.dropped_successes + counts.dropped_others, counts.kept);
+    assert_eq!(store.counts().unwrap().traces, counts.stored);
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! What is captured of outputs, and what is not.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
-use portcullis_trace::{Recorder, TraceLayer, TraceScope, output};
+use portcullis_trace::{About, Recorder, TraceLayer, TraceScope, output};
 use tower_layer::Layer;
 
 use crate::fakes::{config, one, recorder, stored};
@@ -93,4 +93,56 @@ async fn an_output_may_be_noted_by_hand_and_need_not_be_utf_8() {
 
     // Nowhere in particular.
     output("unheard");
+}
+
+/// A refusal to say what went wrong.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("an error's mistake")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[tokio::test]
+async fn a_callback_that_panics_costs_its_text_and_not_the_call() {
+    let recorder = Recorder::builder()
+        .config(config())
+        .redact(|text| if text.contains("s3cret") { panic!("a mistake") } else { text.into() })
+        .build()
+        .unwrap();
+    let layer = TraceLayer::builder("c")
+        .recorder(&recorder)
+        .describe(|text: &&'static str, about: &mut About<'_>| {
+            about.operation("echo").target("half said");
+            assert_ne!(*text, "undescribed");
+        })
+        .capture_output(|text: &String| {
+            assert_ne!(text, "uncaptured");
+            Some(Cow::Borrowed(&**text))
+        });
+    let mut client = layer.build().unwrap().layer(echo());
+    for text in ["well", "undescribed", "uncaptured", "s3cret"] {
+        assert_eq!(send(&mut client, text).await.unwrap(), text);
+    }
+    // The error tells a secret.
+    send(&mut client, "fail").await.unwrap_err();
+    let layer = TraceLayer::builder("c").recorder(&recorder).build().unwrap();
+    let mut failing = layer.layer(tower::service_fn(|()| async { Err::<(), _>(Unspeakable) }));
+    send(&mut failing, ()).await.unwrap_err();
+
+    let traces = stored(&recorder).await;
+    let calls: Vec<_> = traces.iter().map(|trace| &trace.calls[0]).collect();
+    let output = |n: usize| calls[n].output.as_ref().map(|output| output.text.as_str());
+    assert_eq!((calls[0].operation.as_deref(), output(0)), (Some("echo"), Some("well")));
+    assert_eq!((&calls[1].operation, &calls[1].target), (&None, &None));
+    assert_eq!((output(1), output(2)), (Some("undescribed"), None));
+    let not_kept = Some("(not kept: making it readable failed)");
+    assert_eq!((output(3), calls[4].error.as_deref()), (not_kept, not_kept));
+    assert_eq!(calls[5].error.as_deref(), not_kept);
+    assert!(!format!("{traces:?}").contains("s3cret"));
+    assert_eq!(recorder.counts().panics, 5);
 }

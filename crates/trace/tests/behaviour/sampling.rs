@@ -129,7 +129,7 @@ async fn the_flag_sent_on_says_what_will_be_kept() {
 #[test]
 fn settings_out_of_range_are_named() {
     type Change = fn(&mut TraceConfig);
-    let wrong: [(&str, Change); 9] = [
+    let wrong: [(&str, Change); 11] = [
         ("sample_rate", |c| c.sample_rate = 1.5),
         ("sample_rate", |c| c.sample_rate = f64::NAN),
         ("slow", |c| c.slow = Some(Duration::ZERO)),
@@ -138,6 +138,8 @@ fn settings_out_of_range_are_named() {
         ("max_text", |c| c.max_text = 1_000_000),
         ("max_name", |c| c.max_name = 7),
         ("queue", |c| c.queue = 0),
+        ("queue_bytes", |c| c.queue_bytes = 1 << 10),
+        ("queue_bytes", |c| c.queue_bytes = 1 << 40),
         ("batch_interval", |c| c.batch_interval = 61 * SECOND),
     ];
     for (field, change) in wrong {

@@ -1,0 +1,86 @@
+//! Buffers that are used again.
+
+use std::cell::RefCell;
+
+use crate::{
+    buffer::{Buffer, Buffers, Head, Limits},
+    sync::{ArrayQueue, thread_local},
+};
+
+thread_local! {
+    /// Those that were let go of on this thread, where most are wanted again: no other thread can be
+    /// at them. They know nothing of the recorder they were filled for.
+    static AT_HAND: RefCell<Buffers> = const { RefCell::new(Buffers::new()) };
+}
+
+/// Buffers to use again.
+pub(crate) struct Pool {
+    /// Those that one thread had too many of, for others that have none.
+    shared: ArrayQueue<Box<Buffer>>,
+}
+
+/// Buffers kept by a thread, and by all together; some three kilobytes each.
+const AT_HAND_MOST: usize = 32;
+const SHARED_MOST: usize = 256;
+
+// ===== impl Pool =====
+
+impl Pool {
+    pub(crate) fn new() -> Self {
+        Self { shared: ArrayQueue::new(SHARED_MOST) }
+    }
+
+    /// A buffer as good as new.
+    #[inline]
+    pub(crate) fn take(&self, head: Head, limits: Limits) -> Box<Buffer> {
+        // While a thread ends its locals are gone.
+        let at_hand = AT_HAND.try_with(|all| all.borrow_mut().pop()).ok().flatten();
+        match at_hand.or_else(|| self.shared.pop()) {
+            Some(mut buffer) => {
+                buffer.begin(head, limits);
+                buffer
+            }
+            None => Box::new(Buffer::new(head, limits)),
+        }
+    }
+
+    /// Takes back what is not needed any more, with all that belongs to it.
+    #[inline]
+    pub(crate) fn give_back(&self, mut root: Box<Buffer>) {
+        if !root.family.children.is_empty() {
+            for child in root.family.children.drain(..) {
+                self.give_back_one(child);
+            }
+        }
+        self.give_back_one(root);
+    }
+
+    /// The same, on a thread that needs none itself.
+    pub(crate) fn give_to_others(&self, mut root: Box<Buffer>) {
+        for child in root.family.children.drain(..) {
+            self.share(child);
+        }
+        self.share(root);
+    }
+
+    #[inline]
+    fn give_back_one(&self, buffer: Box<Buffer>) {
+        let mut buffer = Some(buffer);
+        let _ = AT_HAND.try_with(|all| {
+            let mut all = all.borrow_mut();
+            if all.len() < AT_HAND_MOST {
+                all.extend(buffer.take().filter(|it| it.is_usual()));
+            }
+        });
+        if let Some(buffer) = buffer {
+            self.share(buffer);
+        }
+    }
+
+    fn share(&self, buffer: Box<Buffer>) {
+        if buffer.is_usual() {
+            // Full, it lets go of it.
+            let _ = self.shared.push(buffer);
+        }
+    }
+}
