@@ -95,8 +95,7 @@ pub(crate) struct Limits {
     pub(crate) name: usize,
 }
 
-/// Several of them.
-#[expect(clippy::vec_box, reason = "they move by pointer: in, out, and back to the pool")]
+/// Several of them, boxed, for they move by pointer: in, out, and back to the pool.
 pub(crate) type Buffers = Vec<Box<Buffer>>;
 
 /// What is known of a root's children.
