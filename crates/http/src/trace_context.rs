@@ -167,7 +167,7 @@ fn byte(text: &str) -> Option<u8> {
         _ => None,
     };
     match *text.as_bytes() {
-        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        [high, low] => Some(16 * digit(high)? + digit(low)?),
         _ => None,
     }
 }
