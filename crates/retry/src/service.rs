@@ -78,7 +78,6 @@ where
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
         let call = Call::current().with_attempt(FIRST);
-        let now = call.now();
         let Shared { policy, voice, .. } = self.core.shared();
         policy.first();
 
@@ -86,10 +85,12 @@ where
         let word = call.overrides().idempotent;
         let idempotent = word.unwrap_or_else(|| kept.idempotent());
         let kept = (policy.max_attempts(&call) > FIRST).then_some(kept);
-        voice.tell(&call, now, || What::Attempting { attempt: FIRST });
+        if voice.is_heard(&call) {
+            voice.tell(&call, call.now(), || What::Attempting { attempt: FIRST });
+        }
         // The instance that was readied is the one called. Other attempts have a clone of their own,
         // which is made ready for each.
-        let future = call.enter(now, || self.inner.call(sent));
+        let future = call.enter_unread(|| self.inner.call(sent));
         ResponseFuture::new(future, kept, idempotent, self.core.clone())
     }
 }

@@ -150,7 +150,7 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn now(&self) -> Instant {
-        scope::read_at().unwrap_or_else(clock::now)
+        scope::now()
     }
 
     /// When what a layer wraps answered: to be asked right after its [poll](poll) was ready. It is
@@ -230,7 +230,15 @@ impl Call {
     /// [`Call::now`] while `make` runs.
     #[inline]
     pub fn enter<F>(mut self, now: Instant, make: impl FnOnce() -> F) -> Scoped<F> {
-        let future = scope::within(&mut self, Some(now), make);
+        let future = scope::within(&mut self, true, Some(now), make);
+        Scoped::new(self, future)
+    }
+
+    /// The same for a layer that did not need the time: the first one below that does reads it for all
+    /// below.
+    #[inline]
+    pub fn enter_unread<F>(mut self, make: impl FnOnce() -> F) -> Scoped<F> {
+        let future = scope::within(&mut self, true, scope::read_at(), make);
         Scoped::new(self, future)
     }
 }

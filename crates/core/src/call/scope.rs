@@ -21,7 +21,9 @@ thread_local! {
     // was written in narrow ones, and a processor stalls on that for longer than on all the rest.
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
     static ATTEMPT: Cell<u32> = const { Cell::new(0) };
-    /// When the layer above read the clock, while it is in its `call`.
+    /// Whether a layer above is in its `call`.
+    static BENEATH: Cell<bool> = const { Cell::new(false) };
+    /// When the clock was read first in the `call` of a layer above.
     static READ_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     /// When the layer below read the clock, from its answer until the next poll of anything.
     static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -57,7 +59,7 @@ pub(super) fn current() -> Call {
     let mut call = Call {
         deadline: DEADLINE.get(),
         attempt: ATTEMPT.get(),
-        beneath: READ_AT.get().is_some(),
+        beneath: BENEATH.get(),
         company: Company::NONE,
     };
     if ACCOMPANIED.get() {
@@ -72,10 +74,22 @@ fn company() -> Company {
     COMPANY.try_with(|company| company.borrow().clone()).unwrap_or_default()
 }
 
-/// When the layer above read the clock, if it is still in its `call`.
+/// When the clock was read in the `call` of a layer above, if it was.
 #[inline]
 pub(super) fn read_at() -> Option<Instant> {
     READ_AT.get()
+}
+
+/// See [`Call::now`].
+#[inline]
+pub(super) fn now() -> Instant {
+    READ_AT.get().unwrap_or_else(|| {
+        let now = clock::now();
+        if BENEATH.get() {
+            READ_AT.set(Some(now));
+        }
+        now
+    })
 }
 
 /// See [`Call::ended`].
@@ -121,10 +135,15 @@ pub fn is_expired() -> bool {
     EXPIRED.get()
 }
 
-/// Runs `f` with `call` current. What is in the scope has the clock as it was `read_at`.
+/// Runs `f` with `call` current. What is `beneath` a layer's `call` has the clock as it was `read_at`.
 #[inline]
-pub(super) fn within<R>(call: &mut Call, read_at: Option<Instant>, f: impl FnOnce() -> R) -> R {
-    let mut entered = Entered::new(call, read_at);
+pub(super) fn within<R>(
+    call: &mut Call,
+    beneath: bool,
+    read_at: Option<Instant>,
+    f: impl FnOnce() -> R,
+) -> R {
+    let mut entered = Entered::new(call, beneath, read_at);
     let result = f();
     // What the drop would do, which the compiler keeps out of line for the sake of panics.
     entered.put_back();
@@ -137,6 +156,7 @@ struct Entered<'a> {
     deadline: Option<Instant>,
     read_at: Option<Instant>,
     attempt: u32,
+    beneath: bool,
     company: &'a mut Company,
 }
 
@@ -159,12 +179,13 @@ fn swap_some(company: &mut Company) {
 
 impl<'a> Entered<'a> {
     #[inline]
-    fn new(call: &'a mut Call, read_at: Option<Instant>) -> Self {
+    fn new(call: &'a mut Call, beneath: bool, read_at: Option<Instant>) -> Self {
         swap(&mut call.company);
         Self {
             deadline: DEADLINE.replace(call.deadline),
             read_at: READ_AT.replace(read_at),
             attempt: ATTEMPT.replace(call.attempt),
+            beneath: BENEATH.replace(beneath),
             company: &mut call.company,
         }
     }
@@ -174,6 +195,7 @@ impl<'a> Entered<'a> {
         DEADLINE.set(self.deadline);
         READ_AT.set(self.read_at);
         ATTEMPT.set(self.attempt);
+        BENEATH.set(self.beneath);
         swap(self.company);
     }
 }
@@ -204,7 +226,7 @@ impl<F> Scoped<F> {
     pub fn clear(self: Pin<&mut Self>) {
         let mut this = self.project();
         if this.future.is_some() {
-            within(this.call, None, || this.future.set(None));
+            within(this.call, false, None, || this.future.set(None));
         }
     }
 
@@ -222,7 +244,7 @@ impl<F: Future> Future for Scoped<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        within(this.call, None, || {
+        within(this.call, false, None, || {
             let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
             let output = ready!(poll(|| future.poll(cx)));
             // Dropped while the scope is entered anyway; so what it held is free by now.
@@ -319,10 +341,41 @@ mod tests {
     fn a_panic_leaves_the_outer_scope() {
         let mut call = Call::new().with_attempt(5);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            within(&mut call, None, || panic!("inside"));
+            within(&mut call, false, None, || panic!("inside"));
         }));
         assert!(panicked.is_err());
         assert_eq!(Call::current().attempt(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_who_needs_the_clock_reads_it_for_all_below() {
+        let start = clock::now();
+        let scoped = Call::new().enter_unread(|| {
+            let outer = Call::current().now();
+            Call::current().enter(outer, || {
+                let inner = Call::current().now();
+                async move { (outer, inner, Call::current().now()) }
+            })
+        });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(scoped.await, (start, start, start + Duration::from_secs(1)));
+        assert_eq!(Call::current().now(), start + Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_is_shared_on_the_way_out_up_to_the_uppermost_layer() {
+        let outermost = Call::current();
+        let below = Call::new().enter(clock::now(), || std::future::ready(Call::current())).await;
+        let end = clock::now();
+        assert_eq!(below.ended(), end);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Nobody polled anything since: it is the same end.
+        assert_eq!(outermost.ended(), end);
+        assert_eq!(outermost.ended(), end + Duration::from_secs(1));
+        assert_eq!(below.ended(), end + Duration::from_secs(1));
+        assert!(poll(|| Poll::Ready(())).is_ready());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(outermost.ended(), end + Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]
