@@ -15,7 +15,7 @@ pub use self::{
     scope::{Scoped, expire, is_expired, poll},
     timer::{forget_timer, has_timer, leave_timer},
 };
-use crate::{Observer, Record, RemoteTrace, TraceContext, clock};
+use crate::{Observer, Record, RemoteTrace, TraceContext};
 
 /// What the layers a call passes through share: its deadline, the number of its attempt, the
 /// caller's overrides, and who listens.
