@@ -185,11 +185,13 @@ impl KeyedLimiter {
         let call = Call::current();
         let now = call.now();
         let quota = &shared.quota;
-        let (taken, found) = self.with(key, now, |state| match state {
+        let take = |state: Option<&mut State>| match state {
             Some(state) => (state.take(quota, cost, now), true),
-            // Under the lock that who makes room for the key has to take: what this takes is known then.
+            // Under the lock that who makes room for the key has to take: what this takes is known
+            // then.
             None => (overflow.bucket().take(quota, cost, now), false),
-        });
+        };
+        let (taken, found) = self.with(key, || now, take);
         let key_of = if found { key } else { OVERFLOW };
         if !found {
             self.tell_of_overflow(key, &call, now);
@@ -227,22 +229,26 @@ impl KeyedLimiter {
 
     pub(crate) fn limiter_for(&self, key: &str, call: &Call) -> Limiter {
         let Map { shared, overflow, .. } = &*self.map;
-        let now = call.now();
-        let found = self.with(key, now, |state| Some(state?.limiter(key, shared).clone()));
+        let found = self.with(key, || call.now(), |state| Some(state?.limiter(key, shared)));
         found.unwrap_or_else(|| {
-            self.tell_of_overflow(key, call, now);
+            self.tell_of_overflow(key, call, call.now());
             overflow.clone()
         })
     }
 
     /// Does something with what there is of a key, made if there is nothing yet; `None` if there is no
-    /// room.
+    /// room. The time matters only then: mostly nobody has to read the clock for it.
     #[inline]
-    fn with<R>(&self, key: &str, now: Instant, f: impl FnOnce(Option<&mut State>) -> R) -> R {
+    fn with<R>(
+        &self,
+        key: &str,
+        now: impl Fn() -> Instant,
+        f: impl FnOnce(Option<&mut State>) -> R,
+    ) -> R {
         let Map { shared, keyed, overflow } = &*self.map;
         let quota = &shared.quota;
         let make = |key: &str| match overflow.bucket() {
-            bucket if bucket.is_idle(quota, now) => State::Lone(Tat::default()),
+            bucket if bucket.is_idle(quota, now()) => State::Lone(Tat::default()),
             // What the key took while it shared the overflow is not known apart: as if it were all of
             // it.
             bucket => {
@@ -250,7 +256,7 @@ impl KeyedLimiter {
                 State::Shared(Limiter::with_bucket(shared.clone(), Some(key), bucket))
             }
         };
-        keyed.with(key, |state| state.is_expendable(quota, now), make, f)
+        keyed.with(key, |state| state.is_expendable(quota, now()), make, f)
     }
 
     #[cold]
