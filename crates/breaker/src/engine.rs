@@ -275,12 +275,9 @@ impl Engine {
     fn trip(&self, generation: u64, why: Reason, hint: Hint, now: Instant, changes: &mut Changes) {
         self.with_circuit(|circuit| {
             // Of several calls that each found it is time, the first one trips. An order that came
-            // in between stands, and so does one to stay closed.
+            // in between stands: it began a generation of its own.
             let word = circuit.word;
-            if word.generation() != generation
-                || word.phase() != Phase::Closed
-                || word.mode() == Mode::ForcedClosed
-            {
+            if word.generation() != generation || word.phase() != Phase::Closed {
                 return;
             }
             if self.hot.tally.was_healthy(circuit, now) {

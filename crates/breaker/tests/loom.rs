@@ -306,6 +306,26 @@ fn meet_a_reset(shared: &Shared, late: Outcome) {
 }
 
 #[test]
+fn a_trip_that_meets_a_reset_ends_closed() {
+    for window in windows(2) {
+        let settings = move || {
+            let mut config = config(window);
+            config.consecutive_failures = Some(1);
+            config
+        };
+        model(settings, |shared| {
+            let permit = shared.admitted();
+            let other = shared.spawn(move |shared| shared.record(permit, BAD));
+            shared.reset();
+            let theirs = other.join().unwrap();
+            assert!(theirs.len() <= 1, "once, before the reset, or never");
+            assert_eq!(shared.engine.state(), State::Closed);
+            assert_eq!(shared.counts(), (0, 0));
+        });
+    }
+}
+
+#[test]
 fn a_call_that_meets_a_reset_counts_in_the_generation_that_let_it_pass() {
     for window in windows(2) {
         for outcome in [GOOD, BAD] {

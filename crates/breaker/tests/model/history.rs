@@ -41,6 +41,8 @@ pub(crate) enum Time {
     UntilDue,
     /// Until a probe that goes out now is overdue.
     MaxWait,
+    /// Until it has been closed for a whole window.
+    UntilHealthy,
 }
 
 impl Pick {
@@ -84,7 +86,8 @@ fn time() -> impl Strategy<Value = Time> {
         100 => (0_u64..20_000).prop_map(millis),
         100 => (1_u32..30).prop_map(Time::Tenths),
         40 => Just(Time::UntilDue),
-        40 => Just(Time::MaxWait),
+        100 => Just(Time::MaxWait),
+        40 => Just(Time::UntilHealthy),
         10 => (0_u64..2_000_000).prop_map(millis),
         1 => (1_u64..4_000).prop_map(|days| Time::Of(Duration::from_secs(days * 86_400))),
     ]
@@ -107,7 +110,7 @@ fn step(good: u32) -> impl Strategy<Value = Step> {
             .prop_map(|(pick, outcome, slow)| Step::End(pick, outcome, slow)),
         20 => pick().prop_map(Step::Cancel),
         5 => pick().prop_map(Step::Lose),
-        60 => (pick(), any::<bool>()).prop_map(|(pick, good)| Step::Head(pick, good)),
+        120 => (pick(), prop::bool::weighted(0.8)).prop_map(|(pick, good)| Step::Head(pick, good)),
         10 => outcome(good).prop_map(Step::NotReady),
         130 => time().prop_map(Step::Pass),
         4 => mode().prop_map(Step::Order),
@@ -116,11 +119,25 @@ fn step(good: u32) -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What it takes for streams that outlast `max_wait` as probes to end while others still are out.
+fn step_of_streams() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => Just(Step::Admit),
+        4 => Just(Step::Head(Pick::Last, true)),
+        2 => Just(Step::Pass(Time::MaxWait)),
+        1 => Just(Step::Pass(Time::UntilDue)),
+        3 => (pick(), outcome(12)).prop_map(|(pick, outcome)| Step::End(pick, outcome, false)),
+    ]
+}
+
 /// Some thousands of steps, in seasons.
 pub(crate) fn history() -> impl Strategy<Value = Vec<Step>> {
-    let season = prop_oneof![Just(3_u32), Just(12), Just(60), Just(400)]
-        .prop_flat_map(|good| prop::collection::vec(step(good), 50..500));
-    prop::collection::vec(season, 4..10).prop_map(|seasons| seasons.concat())
+    let good = prop_oneof![Just(3_u32), Just(12), Just(60), Just(400)];
+    let season = prop_oneof![
+        4 => good.prop_flat_map(|good| prop::collection::vec(step(good), 50..500)),
+        1 => prop::collection::vec(step_of_streams(), 50..500),
+    ];
+    prop::collection::vec(season, 4..12).prop_map(|seasons| seasons.concat())
 }
 
 pub(crate) fn config() -> impl Strategy<Value = BreakerConfig> {
@@ -132,7 +149,8 @@ pub(crate) fn config() -> impl Strategy<Value = BreakerConfig> {
         (120_u32..1_000).prop_map(Window::Count),
     ];
     let rate = || prop::option::of(prop_oneof![Just(0.07), Just(0.3), Just(0.5), Just(1.0)]);
-    let rules = (window, 1_u32..20, prop::option::of(1_u32..8), rate(), rate());
+    let minimum = prop_oneof![Just(1), 1_u32..20];
+    let rules = (window, minimum, prop::option::of(1_u32..6), rate(), rate());
     let opening = (any::<bool>(), 0_u64..40, 1_u32..5, 1_u32..5, 1_u64..8_000);
     let ramp = (1_u64..20_000, prop_oneof![Just(1.0), Just(0.5), Just(3.0)]);
     let flags = (any::<bool>(), any::<bool>(), any::<u64>(), mode());

@@ -49,5 +49,5 @@ fn the_histories_reach_everything() {
             (history::config(), history::history()).new_tree(&mut runner).unwrap().current();
         all.add(run(config, steps).unwrap());
     }
-    assert_eq!(all.that_often(30), 15, "{all:?}");
+    assert_eq!(all.that_often(10), 16, "{all:?}");
 }

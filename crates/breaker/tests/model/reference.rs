@@ -12,15 +12,15 @@ pub(crate) struct Model {
     pub(crate) start: Instant,
     rng: fastrand::Rng,
     mode: Mode,
-    judged: State,
+    pub(crate) judged: State,
     pub(crate) generation: u64,
     /// All results of this generation that were not those of probes: when, whether bad, whether slow.
-    calls: Vec<(Instant, bool, bool)>,
+    pub(crate) calls: Vec<(Instant, bool, bool)>,
     /// The probes that hold a slot: number, since when, whether a good head was seen.
     probes: Vec<(u64, Instant, bool)>,
     next_probe: u64,
     succeeded: u32,
-    closed_at: Instant,
+    pub(crate) closed_at: Instant,
     ramping: bool,
     pub(crate) open_until: Instant,
     open_for: Duration,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use portcullis_breaker::{Admission, BreakerConfig, Changes, Engine, Permit, Transition, Window};
-use portcullis_core::{Outcome, Reason, clock};
+use portcullis_core::{Outcome, Reason, State, clock};
 use proptest::prelude::*;
 
 use crate::{
@@ -63,7 +63,11 @@ impl Both {
             Step::End(pick, outcome, slow) => {
                 let (permit, ticket) = self.take(pick);
                 self.engine.record(permit, outcome, slow, now, changes);
+                let before = self.model.calls.len();
                 self.model.end(ticket, outcome, slow, now);
+                if self.model.judged == State::HalfOpen && self.model.calls.len() > before {
+                    self.seen.note("end of a stream counted while half-open");
+                }
             }
             Step::Cancel(pick) => {
                 let (permit, ticket) = self.take(pick);
@@ -142,9 +146,12 @@ impl Both {
                 let into = (since % width.as_nanos()) as u64;
                 width * tenths - Duration::from_nanos(into)
             }
-            (Time::Tenths(_), Window::Count(_)) => return,
+            (Time::Tenths(_) | Time::UntilHealthy, Window::Count(_)) => return,
             (Time::UntilDue, _) => self.model.open_until.saturating_duration_since(self.now),
             (Time::MaxWait, _) => config.max_wait,
+            (Time::UntilHealthy, Window::Time(window)) => {
+                (self.model.closed_at + window).saturating_duration_since(self.now)
+            }
         };
     }
 }
