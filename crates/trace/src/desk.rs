@@ -9,12 +9,12 @@ use std::{cell::Cell, sync::Arc};
 
 use portcullis_core::End;
 
-use crate::{buffer::Buffer, live::Live, sync::thread_local};
+use crate::{buffer::Buffer, live::Live, sync::local};
 
-thread_local! {
+local! {
     /// The buffer of the call that this thread runs right now. Taken out to be written into, so that
     /// nothing can find it in use.
-    static DESK: Cell<Option<Sheet>> = const { Cell::new(None) };
+    static DESK: Cell<Option<Sheet>> = Cell::new(None);
 }
 
 /// A buffer, and the [place](Live::place) of the call whose it is.

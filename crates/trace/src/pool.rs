@@ -4,13 +4,13 @@ use std::cell::RefCell;
 
 use crate::{
     buffer::{Buffer, Buffers, Head, Limits},
-    sync::{ArrayQueue, thread_local},
+    sync::{ArrayQueue, local},
 };
 
-thread_local! {
+local! {
     /// Those that were let go of on this thread, where most are wanted again: no other thread can be
     /// at them. They know nothing of the recorder they were filled for.
-    static AT_HAND: RefCell<Buffers> = const { RefCell::new(Buffers::new()) };
+    static AT_HAND: RefCell<Buffers> = RefCell::new(Buffers::new());
 }
 
 /// Buffers to use again.

@@ -7,19 +7,29 @@
 pub(crate) use {
     crossbeam_queue::ArrayQueue,
     real::Bell,
-    std::{
-        thread::{Builder, Thread},
-        thread_local,
-    },
+    std::thread::{Builder, Thread},
 };
 #[cfg(portcullis_loom)]
 pub(crate) use {
-    loom::{
-        thread::{Builder, Thread},
-        thread_local,
-    },
+    loom::thread::{Builder, Thread},
     stand_in::{ArrayQueue, Bell},
 };
+
+/// A local of each thread.
+macro_rules! local {
+    ($(#[$doc:meta])* static $name:ident: $kept:ty = $first:expr;) => {
+        #[cfg(not(portcullis_loom))]
+        std::thread_local! {
+            $(#[$doc])*
+            static $name: $kept = const { $first };
+        }
+        #[cfg(portcullis_loom)]
+        loom::thread_local! {
+            static $name: $kept = $first;
+        }
+    };
+}
+pub(crate) use local;
 
 #[cfg(not(portcullis_loom))]
 mod real {
