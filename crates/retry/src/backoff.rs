@@ -240,6 +240,15 @@ mod tests {
     }
 
     #[test]
+    fn a_seeds_numbers_are_those_published_for_its_generator() {
+        let chance = Chance::seeded(1_234_567);
+        let drawn: Vec<_> = (0..3).map(|_| chance.next()).collect();
+        let published =
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
+        assert_eq!(drawn, published);
+    }
+
+    #[test]
     fn a_seed_repeats_itself() {
         let (one, two) = (Chance::seeded(7), Chance::seeded(7));
         let drawn: Vec<_> = (0..4).map(|_| one.next()).collect();
