@@ -118,16 +118,30 @@ fn what_is_given_back_is_taken_once() {
 }
 
 #[test]
-fn of_what_drains_no_more_is_given_back_than_has_not_drained() {
-    // Pieces of one second each, end to end: the first two are given back when the first has drained.
+fn what_was_moved_by_refunds_beside_each_other_drains_as_much_earlier() {
+    // Pieces of one second each, end to end.
     model(3, |shared| {
-        let [one, two, _three] = [(); 3].map(|()| shared.take(1).expect("room"));
-        let later = shared.now + SECOND;
-        let other = shared.spawn(move |shared| shared.bucket.settle(&shared.quota, one, 0, later));
-        shared.bucket.settle(&shared.quota, two, 0, later);
+        let [one, two, three] = [(); 3].map(|()| shared.take(1).expect("room"));
+        let other = shared.spawn(move |shared| shared.give_back(one));
+        shared.give_back(two);
         join(other);
-        // Two are left, one of them drained: the third is still there.
-        assert!(shared.bucket.left(&shared.quota, later) <= 2);
+        // The third reached to one second after that: now nothing is left of it.
+        let later = shared.now + SECOND * 3 / 2;
+        let _ = shared.bucket.take(&shared.quota, 1, later).expect("room");
+        shared.bucket.settle(&shared.quota, three, 0, later);
+        let refused = shared.bucket.check(&shared.quota, 3, later).expect_err("one is taken");
+        assert_eq!(refused.at(), Some(later + SECOND));
+    });
+}
+
+#[test]
+fn a_hint_that_finds_it_closed_for_as_long_is_not_lost_beside_a_refund() {
+    model(8, |shared| {
+        let charge = shared.take(8).expect("room");
+        let other = shared.spawn(move |shared| shared.give_back(charge));
+        shared.bucket.hold(&shared.quota, SECOND, shared.now);
+        join(other);
+        assert!(shared.take(1).is_none());
     });
 }
 
@@ -204,19 +218,27 @@ fn at<R>(now: Instant, f: impl FnOnce() -> R) -> R {
 fn several_at_once_are_taken_whole_or_not_at_all() {
     loom::model(|| {
         let now = clock::now();
-        let [wide, narrow] = [2, 1].map(|burst| limiter(burst).build().expect("valid settings"));
-        let acquire = |limiters: [&Limiter; 2]| {
-            let limits = Limits::all(limiters.map(Limiter::clone)).expect("two");
-            move || at(now, || limits.try_acquire().is_ok())
-        };
-        // In both orders.
-        let other = thread::spawn(acquire([&wide, &narrow]));
-        let one = acquire([&narrow, &wide])();
-        assert!(join(other) != one);
-        at(now, || {
-            assert!(wide.try_acquire().is_ok(), "it was not given back");
-            assert!(wide.try_acquire().is_err() && narrow.try_acquire().is_err());
-        });
+        let three = [(); 3].map(|()| limiter(1).build().expect("valid settings"));
+        let last = three[2].clone();
+        let other = thread::spawn(move || at(now, || last.try_acquire().is_ok()));
+        let limits = Limits::all(three.clone()).expect("three");
+        let all = at(now, || limits.try_acquire().is_ok());
+        assert!(join(other) != all);
+        let left = three.map(|limiter| at(now, || limiter.try_acquire().is_ok()));
+        assert_eq!(left, [!all, !all, false]);
+    });
+}
+
+#[test]
+fn several_in_both_orders_pass_once_at_most() {
+    loom::model(|| {
+        let now = clock::now();
+        let [one, two] = [(); 2].map(|()| limiter(1).build().expect("valid settings"));
+        let there = Limits::all([one.clone(), two.clone()]).expect("two");
+        let back = Limits::all([two, one]).expect("two");
+        let other = thread::spawn(move || at(now, || back.try_acquire().is_ok()));
+        let passed = at(now, || there.try_acquire().is_ok());
+        assert!(!(join(other) && passed));
     });
 }
 
@@ -255,5 +277,19 @@ fn a_key_that_is_taken_in_hand_while_it_is_asked_passes_once() {
         });
         let one = at(now, || limiters.try_acquire("a").is_ok());
         assert!(join(other) != one);
+    });
+}
+
+#[test]
+fn a_key_that_gets_room_between_two_calls_passes_once() {
+    loom::model(|| {
+        let now = clock::now();
+        let limiters = keyed(1);
+        let in_hand = limiters.limiter("other");
+        let other = thread::spawn(move || drop(in_hand));
+        // From the limit that keys share, or from its own.
+        assert!(at(now, || limiters.try_acquire("a").is_ok()));
+        assert!(at(now, || limiters.try_acquire("a").is_err()));
+        join(other);
     });
 }
