@@ -32,7 +32,9 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 // Likewise.
 const RATE: u32 = 1_000_000_000;
 const SECOND: Duration = Duration::from_secs(1);
-const BURST: u32 = 1_000_000;
+// A second of them: a thread can be kept from its processor between reading the clock and asking the
+// limit, which others move on meanwhile.
+const BURST: u32 = 1_000_000_000;
 
 /// Something to be done again and again, that makes one call each time.
 pub struct Scenario {

@@ -70,7 +70,7 @@ fn breakers(effort: Effort) -> Vec<Held> {
         })
     };
     let small = Window::Count(100);
-    let large = Window::Count(65_535);
+    let large = Window::Count(100_000);
     vec![
         Held::with_peer(
             "breaker, time window of 10 s",
@@ -99,10 +99,10 @@ fn breakers(effort: Effort) -> Vec<Held> {
             of_each(10, |_| peers::recloser(100)),
         ),
         Held::with_peer(
-            "breaker, window of 65 535 calls",
+            "breaker, window of 100 000 calls",
             ours(large),
             "recloser",
-            of_each(10, |_| peers::recloser(65_535)),
+            of_each(10, |_| peers::recloser(100_000)),
         ),
     ]
 }

@@ -29,7 +29,7 @@ use tower_resilience::{
 
 /// A limit that is not reached: so many a second, and at one moment.
 pub(crate) const RATE: u32 = 1_000_000_000;
-pub(crate) const BURST: u32 = 1_000_000;
+pub(crate) const BURST: u32 = 1_000_000_000;
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes here.
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);

@@ -1,12 +1,15 @@
 //! The same on one thread and on two: how much more gets done in all.
 
 use std::{
+    future::Future,
     hint::black_box,
+    pin::pin,
     sync::{
         Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
-    thread,
+    task::{Context, Wake, Waker},
+    thread::{self, Thread},
     time::{Duration, Instant},
 };
 
@@ -52,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) speedup: f64,
 }
 
+/// Longer than any lock is held.
+const STUCK: Duration = Duration::from_secs(30);
 /// Calls of the peer whose every call looks at all those in its window.
 const SCANNED: u64 = 10_000;
 
@@ -192,7 +197,7 @@ impl Shared {
     fn service<S: Service<()> + Clone + Send + 'static>(name: &'static str, service: S) -> Self {
         Self::new(name, move || {
             let mut service = service.clone();
-            move || _ = black_box(call(&mut service, ()))
+            move || parked(&mut service)
         })
     }
 
@@ -209,6 +214,33 @@ impl Shared {
             together(workers, calls / threads)
         });
         side.at_most(self.at_most)
+    }
+}
+
+/// One call. A thread that has to wait for the other's lock sleeps until it is woken, as a task would;
+/// to ask again and again would keep the other from the processor.
+#[inline]
+fn parked<S: Service<()>>(service: &mut S) {
+    let noop = Waker::noop();
+    assert!(service.poll_ready(&mut Context::from_waker(noop)).is_ready());
+    let mut future = pin!(service.call(()));
+    if black_box(future.as_mut().poll(&mut Context::from_waker(noop))).is_pending() {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut cx = Context::from_waker(&waker);
+        let since = clock::now();
+        while future.as_mut().poll(&mut cx).is_pending() {
+            thread::park_timeout(STUCK);
+            assert!(since.elapsed() < STUCK, "it waits for a timer, and no runtime runs here");
+        }
+    }
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -28,7 +28,7 @@ const WINDOWS: [(&str, Window); 4] = [
     ("10 s", Window::Time(Duration::from_secs(10))),
     ("10 min", Window::Time(Duration::from_secs(600))),
     ("100 calls", Window::Count(100)),
-    ("65 535 calls", Window::Count(65_535)),
+    ("100 000 calls", Window::Count(100_000)),
 ];
 
 pub(super) fn plans() -> Vec<Plan> {
