@@ -25,7 +25,7 @@ use crate::{
 /// that gets room later starts where that limit stands.
 ///
 /// A key that is asked by [`try_acquire`](Self::try_acquire) alone costs a cache line of 64 bytes, if
-/// it is of up to 23 bytes, and some 8 in the index. Once somebody had its [`Limiter`] in hand (who
+/// it is of up to 23 bytes, and 8 to 16 in the index. Once somebody had its [`Limiter`] in hand (who
 /// waits, who settles, a layer) there is that as well, until it is asked again after a pause.
 ///
 /// # Clone

@@ -9,7 +9,8 @@ use portcullis_core::clock;
 use portcullis_ratelimit::{
     Bucket, Charge, KeyedLimiter, Limiter, Limits, Quota, RateLimitConfig, Refusal, Reservation,
 };
-use proptest::prelude::*;
+use portcullis_testkit::effort;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 /// T, in milliseconds: small beside the times in the histories, so that much drains in between.
 const SPACING: u64 = 10;
@@ -220,7 +221,11 @@ fn run(burst: u32, ops: &[(u64, Op)]) -> History {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig {
+        cases: effort(200, 10_000),
+        rng_seed: RngSeed::Fixed(0x6763_7261),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn it_lets_pass_exactly_what_the_bound_allows(steps in steps(), burst in 1..8_u32) {

@@ -36,7 +36,8 @@ use self::shard::Shard;
 /// # Memory
 ///
 /// An entry is 64 bytes if the state is at most 16, with a key of up to 23 bytes; a longer key is on
-/// the heap. The index takes some 8 bytes more for each. Both grow as keys come.
+/// the heap. The index takes 8 to 16 bytes more for each. Both are made as keys come, entries for up to
+/// twice as many, and are kept.
 ///
 /// ```
 /// use portcullis_core::Keyed;
