@@ -329,6 +329,12 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_can_be_read_back() {
+        let config = BudgetConfig { capacity: 7, ratio: 0.25, reserve: 2.0 };
+        assert_eq!(*Budget::new(config).unwrap().config(), config);
+    }
+
+    #[test]
     fn the_word_holds_the_largest_of_everything() {
         let word = Word {
             paid_in: PAID_IN_MASK,
