@@ -7,7 +7,7 @@ use portcullis_core::{Invalid, Reason, clock};
 use super::Charge;
 use crate::RateLimitConfig;
 
-/// A rate and a burst, as a [`Bucket`] is held against them.
+/// A rate and a burst, as a [`Bucket`](crate::Bucket) is held against them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     limit: u32,
