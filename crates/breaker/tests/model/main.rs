@@ -8,6 +8,7 @@
 mod history;
 mod reference;
 mod run;
+mod shot;
 mod told;
 
 use portcullis_testkit::effort;

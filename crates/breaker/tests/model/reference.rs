@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_breaker::{
-    BreakerConfig, Counts, Mode, Ramp, Refusal, Snapshot, Transition, Window,
-};
+use portcullis_breaker::{BreakerConfig, Counts, Mode, Ramp, Refusal, Transition, Window};
 use portcullis_core::{FaultKind, Hint, Outcome, Reason, State};
+
+use crate::shot::Shot;
 
 pub(crate) struct Model {
     pub(crate) config: BreakerConfig,
@@ -405,44 +405,6 @@ impl Model {
             probes: self.probes.len() as u32,
             probes_succeeded: if self.judged == State::HalfOpen { self.succeeded } else { 0 },
             ramp_share: ramp.filter(|ramp| t < ramp.over).map(|ramp| ramp_share(ramp, t)),
-        }
-    }
-}
-
-/// A [`Snapshot`], but for the settings.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Shot {
-    state: State,
-    judged: State,
-    mode: Mode,
-    generation: u64,
-    counts: Counts,
-    failures_in_a_row: u32,
-    tripped_by: Option<Reason>,
-    open_for: Option<Duration>,
-    open_until: Option<Instant>,
-    backoff: u32,
-    probes: u32,
-    probes_succeeded: u32,
-    ramp_share: Option<f64>,
-}
-
-impl From<Snapshot> for Shot {
-    fn from(shot: Snapshot) -> Self {
-        Self {
-            state: shot.state,
-            judged: shot.judged,
-            mode: shot.mode,
-            generation: shot.generation,
-            counts: shot.counts,
-            failures_in_a_row: shot.failures_in_a_row,
-            tripped_by: shot.tripped_by,
-            open_for: shot.open_for,
-            open_until: shot.open_until,
-            backoff: shot.backoff,
-            probes: shot.probes,
-            probes_succeeded: shot.probes_succeeded,
-            ramp_share: shot.ramp_share,
         }
     }
 }

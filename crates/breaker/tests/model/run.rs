@@ -11,7 +11,8 @@ use proptest::prelude::*;
 
 use crate::{
     history::{Pick, Step, Time},
-    reference::{Answer, Model, Shot, Ticket},
+    reference::{Answer, Model, Ticket},
+    shot::Shot,
 };
 
 /// Compares all that can be seen, after every step.
