@@ -57,6 +57,7 @@ pin_project! {
             // From the inside out, as calls end: the layers below tell theirs first.
             this.inner.set(None);
             if let Some(watching) = this.watching.take() {
+                call::forget_timer();
                 watching.dropped();
             }
         }
@@ -69,7 +70,8 @@ struct Watching {
     judge: Judge,
     /// When a poll first found no next frame.
     waiting_since: Option<Instant>,
-    /// Made when the body is first pending under a limit; boxed, to keep the body `Unpin`.
+    /// Made when the body is first pending under a limit and no body within left one that runs out in
+    /// time; boxed, to keep the body `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -131,6 +133,7 @@ where
             return Poll::Ready(None);
         };
 
+        call::forget_timer();
         // The body goes before the timer: what is there is not taken away.
         let polled = call::poll(|| inner.as_mut().poll_frame(cx)).map_err(Error::inner);
         let Some(watching) = this.watching.as_mut() else {
@@ -225,11 +228,18 @@ impl Watching {
         };
 
         let at = tokio::time::Instant::from_std(until.at);
+        if self.timer.is_none() && call::has_timer(cx, until.at) {
+            return Poll::Pending;
+        }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
         }
-        timer.as_mut().poll(cx).map(|()| until)
+        let ran_out = timer.as_mut().poll(cx);
+        if ran_out.is_pending() {
+            call::leave_timer(cx, until.at);
+        }
+        ran_out.map(|()| until)
     }
 
     /// The absolute limit, if it has passed and what is there is no end of the server's.

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use portcullis_core::{
     Call, Completion, Elapsed, End, How, Outcome, Phase, Settle, Ticket, Until, Watch, call, clock,
@@ -52,6 +53,29 @@ async fn a_total_limit_that_runs_out_in_the_body_is_told_by_the_layer_it_belongs
     assert_eq!(*attempt.ends.lock(), [(timeout, elapsed(Phase::Inherited, SECOND))]);
     assert_eq!(*breaker.ends.lock(), [(timeout, How::Reported)]);
     assert_eq!(*whole.ends.lock(), [(timeout, elapsed(Phase::Total, SECOND))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_timer_serves_the_bodies_around_a_body_for_as_long_as_it_is_there() {
+    let (attempt, whole) = (Seen::new(), Seen::named("total"));
+    let until = total();
+    let body = http(Stalled(Arc::default()), limited(&attempt, inherited(until)));
+    let mut body = Some(http(body, limited(&whole, until)));
+    poll_fn(|cx| {
+        assert!(!call::has_timer(cx, until.at));
+        assert!(Pin::new(body.as_mut().unwrap()).poll_frame(cx).is_pending());
+        assert!(call::has_timer(cx, until.at));
+        assert!(!call::has_timer(cx, until.at - Duration::from_nanos(1)));
+        Poll::Ready(())
+    })
+    .await;
+    poll_fn(|cx| {
+        assert!(Pin::new(body.as_mut().unwrap()).poll_frame(cx).is_pending());
+        body = None;
+        assert!(!call::has_timer(cx, until.at), "a timer that is dropped wakes nobody");
+        Poll::Ready(())
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
