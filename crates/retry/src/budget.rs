@@ -329,6 +329,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_that_another_thread_is_about_to_write_takes_nothing_from_the_inflow() {
+        let budget = budget(2, 0.0, 1.0);
+        let start = clock::now();
+        for _ in 0..2 {
+            budget.withdraw(start).unwrap().spend(start);
+        }
+        // It has raised `latest` for its own time, and not come to the word yet.
+        budget.bucket.latest.fetch_max(1_500, Ordering::Relaxed);
+        assert_eq!(budget.balance(start + Duration::from_millis(1_250)), 1.25);
+        assert_eq!(budget.balance(start + Duration::from_millis(1_750)), 1.75);
+    }
+
+    #[test]
     fn the_settings_can_be_read_back() {
         let config = BudgetConfig { capacity: 7, ratio: 0.25, reserve: 2.0 };
         assert_eq!(*Budget::new(config).unwrap().config(), config);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_retry::{Backoff, BudgetConfig, Jitter, RetryConfig};
+use portcullis_retry::{Backoff, BudgetConfig, Jitter, Policy, RetryConfig};
 
 use crate::fakes::{SECOND, builder};
 
@@ -54,6 +54,21 @@ fn what_is_out_of_its_range_is_named() {
 
     let custom = builder().backoff_fn(longer, |_| SECOND).build();
     assert_eq!(custom.unwrap_err().field(), "backoff.max");
+}
+
+#[test]
+fn a_policy_says_how_long_its_waits_can_be() {
+    let mut config = RetryConfig::default();
+    config.max_hint = SECOND * 7;
+    for (backoff, longest) in [
+        (Backoff::fixed(SECOND * 2), SECOND * 2),
+        (Backoff::exponential(SECOND, SECOND * 30), SECOND * 30),
+        (Backoff::decorrelated(SECOND, SECOND * 20), SECOND * 20),
+    ] {
+        config.backoff = backoff;
+        let policy = Policy::new(&config).unwrap();
+        assert_eq!((policy.max_hint(), policy.longest_backoff()), (SECOND * 7, longest));
+    }
 }
 
 #[test]
