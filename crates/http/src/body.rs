@@ -1,6 +1,7 @@
 //! The watched body: where a call's true end is seen, and its limits are kept.
 
 use std::{
+    cell::RefCell,
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -47,8 +48,8 @@ pin_project! {
         // `None` once a limit has ended it.
         #[pin]
         inner: Option<B>,
-        // Boxed, for the response it is part of is moved up through every layer.
-        watching: Option<Box<Watching>>,
+        // Behind a pointer, for the response it is part of is moved up through every layer.
+        watching: Option<Place>,
     }
 
     impl<B> PinnedDrop for Body<B> {
@@ -56,7 +57,7 @@ pin_project! {
             let mut this = this.project();
             // From the inside out, as calls end: the layers below tell theirs first.
             this.inner.set(None);
-            if let Some(watching) = this.watching.take() {
+            if let Some(watching) = this.watching.take().and_then(Place::empty) {
                 call::forget_timer();
                 watching.dropped();
             }
@@ -74,6 +75,16 @@ struct Watching {
     /// time; boxed, to keep the body `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
 }
+
+/// Where a watch lies. Every response of every layer has one: it is used again.
+struct Place(Box<Option<Watching>>);
+
+thread_local! {
+    static FREE: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many places a thread keeps free.
+const KEPT_FREE: usize = 64;
 
 /// What the end of the body means, given its head.
 #[derive(Clone, Copy, Debug)]
@@ -110,7 +121,7 @@ impl<B: http_body::Body> Body<B> {
             done.settle_at_head(judge.at_end);
             None
         } else {
-            Some(Box::new(Watching { done, judge, waiting_since: None, timer: None }))
+            Some(Place::of(Watching { done, judge, waiting_since: None, timer: None }))
         };
         Self { inner: Some(inner), watching }
     }
@@ -136,7 +147,7 @@ where
         call::forget_timer();
         // The body goes before the timer: what is there is not taken away.
         let polled = call::poll(|| inner.as_mut().poll_frame(cx)).map_err(Error::inner);
-        let Some(watching) = this.watching.as_mut() else {
+        let Some(watching) = this.watching.as_mut().and_then(Place::watching) else {
             return polled;
         };
         let ran_out = match &polled {
@@ -145,7 +156,7 @@ where
             Poll::Ready(None) => None,
         };
         if let Some(until) = ran_out {
-            let ended = this.watching.take();
+            let ended = this.watching.take().and_then(Place::empty);
             let last = ended.map(|watching| watching.ran_out(until, || this.inner.set(None)));
             return Poll::Ready(last);
         }
@@ -161,7 +172,7 @@ where
             None => Some(watching.judge.at_end),
         };
         if let Some(outcome) = verdict
-            && let Some(watching) = this.watching.take()
+            && let Some(watching) = this.watching.take().and_then(Place::empty)
         {
             // The bodies within report the same end, and read the clock for it once.
             let ended = watching.done.call().map_or_else(clock::now, Call::ended);
@@ -211,6 +222,34 @@ impl Judge {
             Some(refusal) => refusal.outcome(),
             None => Outcome::failure(FaultKind::Body, Replay::IfIdempotent),
         }
+    }
+}
+
+// ===== impl Place =====
+
+impl Place {
+    fn of(watching: Watching) -> Self {
+        // While a thread ends its locals are gone: then there is none to use again.
+        let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
+        let mut place = free.unwrap_or_else(|| Self(Box::new(None)));
+        *place.0 = Some(watching);
+        place
+    }
+
+    fn watching(&mut self) -> Option<&mut Watching> {
+        self.0.as_mut().as_mut()
+    }
+
+    /// Hands out what lies here, and keeps the place for another.
+    fn empty(mut self) -> Option<Watching> {
+        let watching = self.0.take();
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT_FREE {
+                free.push(self);
+            }
+        });
+        watching
     }
 }
 
