@@ -58,7 +58,7 @@ fn a_recorded_call_allocates_once_whatever_the_layers_inside_have_to_tell() {
 }
 
 #[test]
-fn a_call_in_a_scope_allocates_once_too() {
+fn a_call_in_a_scope_allocates_at_most_once_too() {
     let recorder = Recorder::builder().sample_rate(0.0).build().unwrap();
     let layer = TraceLayer::builder("test").recorder(&recorder).build().unwrap();
     let mut service = layer.layer(AtOnce);
@@ -76,7 +76,7 @@ fn a_call_in_a_scope_allocates_once_too() {
     run(64);
     let few = allocation_counter::measure(|| run(4)).count_total;
     let many = allocation_counter::measure(|| run(36)).count_total;
-    assert_eq!(many - few, 32);
+    assert!(many - few <= 32, "{many} for 36 calls, {few} for 4");
 }
 
 #[test]
