@@ -58,14 +58,16 @@ pin_project! {
         Calling {
             #[pin]
             future: Scoped<F>,
-            // The clone that makes all attempts but the first, from then on.
-            service: Option<S>,
+            // The clone that makes all attempts but the first, from then on. Boxed, as all is that a
+            // call needs only once it failed: it may be a whole client, and would be moved with every
+            // call that succeeds.
+            service: Option<Box<S>>,
         },
         // The last response is dropped, and the next attempt's time has not come.
         Waiting {
             #[pin]
             sleep: Sleep,
-            next: Next<S, Kp>,
+            next: Box<Next<S, Kp>>,
         },
         // Its time has come, and the inner service is not ready.
         Readying {
@@ -73,7 +75,7 @@ pin_project! {
             #[pin]
             timer: Option<Sleep>,
             since: Instant,
-            next: Next<S, Kp>,
+            next: Box<Next<S, Kp>>,
         },
         Over,
     }
@@ -81,7 +83,7 @@ pin_project! {
 
 /// The attempt to come. Dropped before it is sent, its token goes back to the budget.
 struct Next<S, Kp: Kept> {
-    service: S,
+    service: Box<S>,
     request: Kp::Sent,
     withdrawal: Option<Withdrawal>,
     /// The scope of the attempt before, from which this one derives its own.
@@ -156,14 +158,14 @@ where
         // Before the wait, so that a refused response does not hold its connection meanwhile.
         drop(result);
         *this.computed = plan.computed.or(*this.computed);
-        let next = Next {
-            service: service.take().unwrap_or_else(|| this.core.another()),
+        let next = Box::new(Next {
+            service: service.take().unwrap_or_else(|| Box::new(this.core.another())),
             request: plan.request,
             withdrawal: plan.withdrawal,
             call: future.call().clone(),
             delay: plan.delay,
             last: outcome,
-        };
+        });
         this.state.set(if plan.delay.is_zero() {
             State::readying(next, now)
         } else {
@@ -243,7 +245,7 @@ where
             return Some(self.exhausted(&next, reason, None, now));
         }
 
-        let Next { mut service, request, withdrawal, call, .. } = next;
+        let Next { mut service, request, withdrawal, call, .. } = *next;
         if let Some(withdrawal) = withdrawal {
             withdrawal.spend(now);
         }
@@ -319,7 +321,7 @@ where
 // ===== impl State =====
 
 impl<S, Kp: Kept, F> State<S, Kp, F> {
-    fn readying(next: Next<S, Kp>, since: Instant) -> Self {
+    fn readying(next: Box<Next<S, Kp>>, since: Instant) -> Self {
         Self::Readying { timer: None, since, next }
     }
 
