@@ -167,7 +167,9 @@ impl<L: Slots> Claim<L> {
             slot.charge = Some(charge);
             return Ok(None);
         }
-        self.ask_all(call, now)
+        // It may be long since `now` was read, by a layer above or before this thread was put to sleep,
+        // and others have passed meanwhile: what is refused then, or has to wait, may pass now.
+        self.ask_all(call, clock::now())
     }
 
     #[cold]

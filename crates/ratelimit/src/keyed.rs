@@ -183,15 +183,23 @@ impl KeyedLimiter {
     pub fn try_acquire_n(&self, key: &str, cost: u32) -> Result<Charge, Limited> {
         let Map { shared, overflow, .. } = &*self.map;
         let call = Call::current();
-        let now = call.now();
+        let mut now = call.now();
         let quota = &shared.quota;
-        let take = |state: Option<&mut State>| match state {
-            Some(state) => (state.take(quota, cost, now), true),
-            // Under the lock that who makes room for the key has to take: what this takes is known
-            // then.
-            None => (overflow.bucket().take(quota, cost, now), false),
+        let take = |now| {
+            let take = |state: Option<&mut State>| match state {
+                Some(state) => (state.take(quota, cost, now), true),
+                // Under the lock that who makes room for the key has to take: what this takes is known
+                // then.
+                None => (overflow.bucket().take(quota, cost, now), false),
+            };
+            self.with(key, || now, take)
         };
-        let (taken, found) = self.with(key, || now, take);
+        let (mut taken, mut found) = take(now);
+        if taken.is_err() {
+            // As in `Limiter::try_acquire_n`.
+            now = clock::now();
+            (taken, found) = take(now);
+        }
         let key_of = if found { key } else { OVERFLOW };
         if !found {
             self.tell_of_overflow(key, &call, now);

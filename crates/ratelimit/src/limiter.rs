@@ -128,8 +128,15 @@ impl Limiter {
     #[inline]
     pub fn try_acquire_n(&self, cost: u32) -> Result<Charge, Limited> {
         let call = Call::current();
-        let now = call.now();
-        match self.bucket().take(self.quota(), cost, now) {
+        let mut now = call.now();
+        let mut taken = self.bucket().take(self.quota(), cost, now);
+        if taken.is_err() {
+            // It may be long since `now` was read, by a layer above or before this thread was put to
+            // sleep, and others have passed meanwhile: what is refused then may pass now.
+            now = clock::now();
+            taken = self.bucket().take(self.quota(), cost, now);
+        }
+        match taken {
             Ok(charge) => {
                 self.tell_of_pass(&charge, &call, now);
                 Ok(charge)

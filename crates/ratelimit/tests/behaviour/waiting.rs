@@ -2,10 +2,13 @@
 
 use std::{pin::pin, time::Duration};
 
-use portcullis_core::{Reason, Rejection, call as overrides, clock};
+use portcullis_core::{Call, Reason, Rejection, call as overrides, clock};
 use portcullis_ratelimit::{Limiter, Limits};
 use portcullis_testkit::{ScriptedService, Step, call, poll_k, ready};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{advance, timeout},
+};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -251,4 +254,40 @@ async fn a_peers_error_comes_up_after_a_wait_as_well() {
         assert!(error.is::<portcullis_testkit::TestError>());
     }
     assert!(Duration::ZERO < layer.limiter().snapshot().wait);
+}
+
+/// Burst 10 at 10 000 a second: 1 ms after others took it all, all of it is there again.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_read_long_ago_refuses_nobody_who_may_pass_now() {
+    let builder = || Limiter::builder("search").rate(10_000, SECOND).burst(10);
+    let (limiter, keyed) = (builder().build().unwrap(), builder().build_keyed().unwrap());
+    let read = clock::now();
+    advance(SECOND).await;
+    for _ in 0..10 {
+        limiter.try_acquire().unwrap();
+        keyed.try_acquire("ada").unwrap();
+    }
+    let limits = Limits::all([limiter.clone(), keyed.limiter("grace")]).unwrap();
+    advance(SECOND / 1_000).await;
+
+    // As a layer above hands its clock on, or a thread that was put to sleep after it read it.
+    let _ = Call::new().enter(read, || {
+        limiter.try_acquire().unwrap();
+        keyed.try_acquire("ada").unwrap();
+        limits.try_acquire().unwrap();
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_read_long_ago_lets_nobody_wait_who_may_pass_now() {
+    let layer = layer(1).max_wait(10 * SECOND).build().unwrap();
+    let read = clock::now();
+    advance(60 * SECOND).await;
+    layer.limiter().try_acquire().unwrap();
+    advance(SECOND).await;
+
+    let mut service = layer.layer(inner());
+    ready(&mut service).await.unwrap();
+    let mut called = pin!(Call::new().enter(read, || service.call("hello")));
+    assert!(poll_k(&mut called, 1).await.unwrap().is_ok());
 }
