@@ -89,11 +89,15 @@ impl<V> Shard<V> {
         let Some((at, evicted)) = self.make_room(&mut hand, may_evict) else { return f(None) };
         let slot = self.slots.get_or_make(at);
         let mut entry = slot.entry.lock();
-        let entry_of = entry.insert(Entry { key: key.into(), value: make(key) });
-        let done = f(Some(&mut entry_of.value));
-        drop(entry);
+        // The maker may panic. Then the slot is as it was: in no chain, and the next to be given away
+        // or, if all are, empty.
+        let it = entry.insert(Entry { key: key.into(), value: make(key) });
+        // So may the user: by then the entry is found like any other.
+        hand.len = hand.len.max(at + 1);
         slot.hash.store(hash, Relaxed);
         self.index.link(at, slot);
+        let done = f(Some(&mut it.value));
+        drop(entry);
         // What was evicted is dropped when nobody waits for that.
         drop(hand);
         drop(evicted);
@@ -136,8 +140,7 @@ impl<V> Shard<V> {
     ) -> Option<(u32, Option<Entry<V>>)> {
         if (hand.len as usize) < self.slots.capacity() {
             let at = hand.len;
-            hand.len += 1;
-            if self.index.grow_for(hand.len as usize) {
+            if self.index.grow_for(at as usize + 1) {
                 for (at, slot) in (0..at).filter_map(|at| Some((at, self.slots.get(at)?))) {
                     self.index.link(at, slot);
                 }

@@ -115,6 +115,39 @@ fn a_maker_that_panics_leaves_the_room_to_others() {
     assert!(insert(&map, "a", true).is_none());
 }
 
+#[test]
+fn a_place_left_empty_by_a_maker_that_panicked_harms_no_chain_when_the_map_grows() {
+    let capacity = 100;
+    for seed in 0..50 {
+        let map: Keyed<u32> = map(capacity);
+        for key in 0..capacity {
+            if key % 5 == 0 {
+                let panics = || map.get_or_insert_with("bad", |_| true, |_| panic!("no state"));
+                assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+            }
+            let _ = map.get_or_insert_with(&format!("{seed}/{key}"), |_| true, |_| 0);
+        }
+        for key in 0..1_000 {
+            let key = format!("{seed}/{key}");
+            let _ = map.get_or_insert_with(&key, |_| true, |_| 0);
+            assert!(map.get(&key).is_some());
+        }
+        let mut keys = keys(&map);
+        keys.dedup();
+        assert_eq!(keys.len(), map.len());
+    }
+}
+
+#[test]
+fn a_user_that_panics_leaves_the_key_its_one_state() {
+    let map: Keyed<u32> = map(8);
+    let panics = || map.with("a", |_| true, |_| 7, |_| -> () { panic!("in use") });
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+    assert_eq!(map.get("a"), Some(7));
+    assert_eq!(map.get_or_insert_with("a", |_| true, |_| 0), Some(7));
+    assert_eq!(keys(&map), ["a"]);
+}
+
 /// A list of all entries, in the places they have, and a hand.
 #[derive(Default)]
 struct Naive {
