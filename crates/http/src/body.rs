@@ -12,9 +12,13 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use portcullis_core::{
     BoxError, Call, Completion, Error, FaultKind, Outcome, Phase, RejectionKind, Replay, Until,
-    call, clock,
+    call::{self, LeftTimer},
+    clock,
 };
-use tokio::time::{Sleep, sleep_until};
+use tokio::{
+    task::coop,
+    time::{Sleep, sleep_until},
+};
 
 use crate::grpc::{self, GrpcClassifier};
 
@@ -58,7 +62,7 @@ pin_project! {
             // From the inside out, as calls end: the layers below tell theirs first.
             this.inner.set(None);
             if let Some(watching) = this.watching.take().and_then(Place::empty) {
-                call::forget_timer();
+                TIMER.with(LeftTimer::forget);
                 watching.dropped();
             }
         }
@@ -80,6 +84,7 @@ struct Watching {
 struct Place(Box<Option<Watching>>);
 
 thread_local! {
+    static TIMER: LeftTimer = const { LeftTimer::new() };
     static FREE: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -144,14 +149,14 @@ where
             return Poll::Ready(None);
         };
 
-        call::forget_timer();
+        TIMER.with(LeftTimer::forget);
         // The body goes before the timer: what is there is not taken away.
         let polled = call::poll(|| inner.as_mut().poll_frame(cx)).map_err(Error::inner);
         let Some(watching) = this.watching.as_mut().and_then(Place::watching) else {
             return polled;
         };
         let ran_out = match &polled {
-            Poll::Pending => Some(ready!(watching.poll_limits(cx))),
+            Poll::Pending => Some(ready!(watching.poll_limits(cx, &*inner))),
             Poll::Ready(Some(last)) => watching.overdue(last.as_ref()),
             Poll::Ready(None) => None,
         };
@@ -257,7 +262,7 @@ impl Place {
 
 impl Watching {
     /// The limit that runs out while the body has nothing to give.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Until> {
+    fn poll_limits<B>(&mut self, cx: &mut Context<'_>, inner: &B) -> Poll<Until> {
         let since = *self.waiting_since.get_or_insert_with(clock::now);
         let watch = self.done.watch();
         let idle = watch.idle.map(|idle| Until::new(since, Phase::Idle, idle));
@@ -267,16 +272,19 @@ impl Watching {
         };
 
         let at = tokio::time::Instant::from_std(until.at);
-        if self.timer.is_none() && call::has_timer(cx, until.at) {
+        if self.timer.is_none() && TIMER.with(|timer| timer.is_left(cx, until.at, inner)) {
             return Poll::Pending;
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
         }
-        let ran_out = timer.as_mut().poll(cx);
+        // A body that uses up the task's budget on every poll would otherwise outrun its limit. The
+        // timer ends a body once, and needs no budget for that.
+        let ran_out = Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx);
         if ran_out.is_pending() {
-            call::leave_timer(cx, until.at);
+            // What is around a body keeps it until its end, though it need not be pinned.
+            TIMER.with(|left| left.leave(cx, until.at, inner));
         }
         ran_out.map(|()| until)
     }

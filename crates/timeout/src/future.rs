@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use portcullis_core::{
     BoxError, Call, Classify, Elapsed, Error, Until,
-    call::{self, Scoped},
+    call::{LeftTimer, Scoped},
 };
 use smol_str::SmolStr;
 use tokio::{
@@ -22,6 +22,10 @@ use crate::{
     engine::Plan,
     layer::{Shared, Took},
 };
+
+thread_local! {
+    static TIMER: LeftTimer = const { LeftTimer::new() };
+}
 
 pin_project! {
     /// The future of a [`Timeout`](crate::Timeout): the response's head, or the error.
@@ -40,8 +44,7 @@ pin_project! {
             if let StateProj::Called { timer, .. } = this.state.as_mut().project()
                 && timer.is_some()
             {
-                call::forget_timer();
-
+                TIMER.with(LeftTimer::forget);
             }
             if let Teller::Of(_) = this.teller
                 && let Teller::Of(shared) = mem::replace(this.teller, Teller::Over)
@@ -116,7 +119,7 @@ where
         let this = self.project();
         let (call, until) = match this.state.project() {
             StateProj::Called { mut inner, mut timer } => {
-                call::forget_timer();
+                TIMER.with(LeftTimer::forget);
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {
                     return Poll::Ready(match (result, &*this.teller) {
@@ -132,16 +135,17 @@ where
                     return Poll::Pending;
                 };
                 if timer.is_none() {
-                    if call::has_timer(cx, until.at) {
+                    if TIMER.with(|timer| timer.is_left(cx, until.at, &*inner)) {
                         return Poll::Pending;
                     }
                     timer.set(Some(sleep_until(until.at.into())));
                 }
-                if let Some(timer) = timer.as_mut().as_pin_mut() {
+                if let Some(mut timer) = timer.as_mut().as_pin_mut() {
                     // An inner future that uses up the task's budget on every poll would otherwise
                     // outrun its limit. The timer ends a call once, and needs no budget for that.
-                    if Pin::new(&mut coop::unconstrained(timer)).poll(cx).is_pending() {
-                        call::leave_timer(cx, until.at);
+                    if Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx).is_pending() {
+                        // Pinned, it lies here for as long as it is there.
+                        TIMER.with(|left| left.leave(cx, until.at, &*timer));
                         return Poll::Pending;
                     }
                 }

@@ -13,7 +13,7 @@ use std::{
 pub use self::{
     overrides::{Overrides, With, with},
     scope::{Scoped, expire, is_expired, poll},
-    timer::{forget_timer, has_timer, leave_timer},
+    timer::LeftTimer,
 };
 use crate::{Observer, Record, RemoteTrace, TraceContext};
 
@@ -153,7 +153,7 @@ impl Call {
         scope::now()
     }
 
-    /// When what a layer wraps answered: to be asked right after its [poll](poll) was ready. It is
+    /// When what a layer wraps answered: to be asked right after its [poll] was ready. It is
     /// the time as the layer below read it, read from the clock if none did. So a stack reads the
     /// clock once on a call's way out.
     ///

@@ -2,16 +2,20 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, channel::Channel};
 use portcullis_core::{Elapsed, Error, How, Outcome, Phase, clock};
 use portcullis_http::GRPC_STATUS;
+use tokio::task::coop;
 
 use super::{SECOND, Seen, Stalled, data, frames, grpc, http, idle, until};
 
@@ -119,4 +123,37 @@ async fn a_limit_of_one_layer_is_a_timeout_to_all_of_them() {
     for seen in [below, limited, above] {
         assert_eq!(seen.outcomes(), [Outcome::timeout()]);
     }
+}
+
+/// A body that goes through what nobody wants, as fast as it comes, and lets other tasks run.
+struct Skipping;
+
+impl http_body::Body for Skipping {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            ready!(coop::poll_proceed(cx)).made_progress();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_uses_up_the_tasks_budget_is_ended_in_time() {
+    let seen = Seen::new();
+    let mut body = http(Skipping, seen.completion().with_watch(until(Phase::Body, SECOND)));
+    let reading = tokio::spawn(async move { body.frame().await });
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(SECOND).await;
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    assert!(reading.is_finished());
+    assert!(reading.await.unwrap().unwrap().is_err());
 }

@@ -2,10 +2,9 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -56,26 +55,31 @@ async fn a_total_limit_that_runs_out_in_the_body_is_told_by_the_layer_it_belongs
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_timer_serves_the_bodies_around_a_body_for_as_long_as_it_is_there() {
-    let (attempt, whole) = (Seen::new(), Seen::named("total"));
+async fn one_timer_serves_the_bodies_directly_around_a_body() {
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
     let until = total();
-    let body = http(Stalled(Arc::default()), limited(&attempt, inherited(until)));
-    let mut body = Some(http(body, limited(&whole, until)));
-    poll_fn(|cx| {
-        assert!(!call::has_timer(cx, until.at));
-        assert!(Pin::new(body.as_mut().unwrap()).poll_frame(cx).is_pending());
-        assert!(call::has_timer(cx, until.at));
-        assert!(!call::has_timer(cx, until.at - Duration::from_nanos(1)));
-        Poll::Ready(())
-    })
-    .await;
-    poll_fn(|cx| {
-        assert!(Pin::new(body.as_mut().unwrap()).poll_frame(cx).is_pending());
-        body = None;
-        assert!(!call::has_timer(cx, until.at), "a timer that is dropped wakes nobody");
-        Poll::Ready(())
-    })
-    .await;
+    // By how many nanoseconds the limits around the innermost run out before it.
+    for (earlier, timers) in [([0, 0], 1), ([1, 0], 2), ([1, 2], 3)] {
+        let seen = Seen::new();
+        let around = |by| Until { at: until.at - Duration::from_nanos(by), ..until };
+        let body = http(Stalled(Arc::default()), limited(&seen, inherited(until)));
+        let body = http(body, limited(&seen, around(earlier[0])));
+        let mut body = http(body, limited(&seen, around(earlier[1])));
+
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        // Each timer holds whom it wakes.
+        assert_eq!(Arc::strong_count(&task) - 2, timers);
+        drop(body);
+        assert_eq!(Arc::strong_count(&task), 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,8 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -68,6 +69,30 @@ async fn an_answer_below_comes_through_whichever_limit_is_the_longer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_timer_serves_the_layers_above_each_other() {
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    for (outer, timers) in [(50, 1), (20, 1), (10, 2)] {
+        let below = attempt(20 * MS, hanging());
+        // A limit on heads alone is not inherited.
+        let mut total =
+            TimeoutLayer::builder("total").head(outer * MS).build().unwrap().layer(below);
+        ready(&mut total).await.unwrap();
+
+        let task = Arc::new(Task);
+        let waker = Waker::from(task.clone());
+        let mut call = Box::pin(total.call(()));
+        assert!(call.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        // Each timer holds whom it wakes.
+        assert_eq!(Arc::strong_count(&task) - 2, timers);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_limit_above_holds_when_the_one_below_has_run_out() {
     ends_in_time(|| {
         Box::pin(async {
@@ -122,6 +147,25 @@ async fn the_limit_above_holds_when_the_one_below_wakes_somebody_else() {
             poll_fn(move |_| kept.as_mut().poll(&mut Context::from_waker(Waker::noop())))
                 .await
                 .map_err(BoxError::from)
+        })
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_above_holds_when_the_one_below_moves_to_another_task() {
+    ends_in_time(|| {
+        Box::pin(async {
+            let mut below = attempt(10 * MS, hanging());
+            ready(&mut below).await.unwrap();
+            let mut moved = Box::pin(below.call(()));
+            assert!(poll_once(moved.as_mut()).await.is_none());
+            // From now on its timer wakes that task, which has nothing to say for ever.
+            tokio::spawn(async move {
+                elapsed(moved.await);
+                pending::<()>().await;
+            });
+            pending().await
         })
     })
     .await;
