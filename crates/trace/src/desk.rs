@@ -58,7 +58,13 @@ impl Writing {
     #[inline]
     pub(crate) fn run<R>(&mut self, f: impl FnOnce() -> R) -> R {
         let (Some(live), Some(buffer)) = (&self.live, self.buffer.take()) else { return f() };
-        let before = lay(Some(Sheet { of: live.place(), buffer }));
+        let mut sheet = Some(Sheet { of: live.place(), buffer });
+        let Ok(before) = DESK.try_with(|desk| desk.replace(sheet.take())) else {
+            // A local that is dropped with its thread may hold a call, and the desk may be gone before:
+            // what is told then is written behind the lock.
+            self.buffer = sheet.map(|sheet| sheet.buffer);
+            return f();
+        };
         let _turn = Turn { before, back: &mut self.buffer };
         f()
     }
@@ -104,7 +110,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Puts a sheet on the desk, and takes what lay there.
+/// Puts a sheet on the desk, which is there, and takes what lay there.
 #[inline]
 fn lay(sheet: Option<Sheet>) -> Option<Sheet> {
     DESK.with(|desk| desk.replace(sheet))

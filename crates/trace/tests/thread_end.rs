@@ -1,0 +1,49 @@
+//! Calls that end with their thread. In a process of their own: a clock that some test has paused is
+//! asked for the time through a thread-local of tokio's.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    task::{Context, Waker},
+    thread,
+};
+
+use portcullis_testkit::{Script, ScriptedService, Step, call as send};
+use portcullis_trace::{Query, Recorder, Status, TraceLayer, TraceScope};
+use tower_layer::Layer;
+
+#[tokio::test]
+async fn calls_that_are_dropped_with_their_threads_locals_are_recorded() {
+    type Held = RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>;
+    // Locals go in the order of their first use, or against it: one of the two outlives ours.
+    thread_local! {
+        static FIRST: Held = const { RefCell::new(None) };
+        static LAST: Held = const { RefCell::new(None) };
+    }
+    let recorder = Recorder::builder().sample_rate(1.0).build().unwrap();
+    let layer = TraceLayer::builder("search").recorder(&recorder).build().unwrap();
+    let begin = |scope: &'static str| {
+        let mut service = layer.layer(ScriptedService::<_, u16>::new(Script::repeat(Step::Hang)));
+        let called = async move {
+            let _ = send(&mut service, "query").await;
+        };
+        let mut future = Box::pin(TraceScope::start(scope).recorder(&recorder).run(called));
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        future
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            FIRST.with(|held| _ = held.borrow_mut().take());
+            let (first, last) = (begin("first"), begin("last"));
+            FIRST.set(Some(first));
+            LAST.set(Some(last));
+        });
+    });
+    recorder.flush().await;
+    let traces = recorder.store().query(&Query::new()).unwrap().traces;
+    assert_eq!(traces.len(), 2);
+    for trace in traces {
+        assert_eq!((trace.status, trace.calls.len()), (Status::Cancelled, 1));
+        assert_eq!(trace.calls[0].status, Status::Cancelled);
+    }
+}
