@@ -206,7 +206,8 @@ impl Buffer {
     /// Takes over what was noted of the same call elsewhere, and leaves nothing of it there.
     #[cold]
     pub(crate) fn absorb(&mut self, other: &mut Self, limits: &TraceConfig) {
-        self.end = other.end.or(self.end);
+        // What was said elsewhere is a failure on the way; the call's own end is known here.
+        self.end = self.end.or(other.end);
         self.rejection = other.rejection.or(self.rejection);
         self.attempts = self.attempts.max(other.attempts);
         self.retried |= other.retried;

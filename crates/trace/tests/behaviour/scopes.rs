@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis_core::{Call, Elapsed, Error, Phase, SpanId, TraceContext, TraceId};
+use portcullis_core::{Call, Elapsed, Error, Phase, SpanId, TraceContext, TraceId, clock};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send, poll_k};
 use portcullis_timeout::TimeoutLayer;
 use portcullis_trace::{
@@ -233,6 +233,29 @@ async fn a_scope_fails_by_its_answer_or_by_word_and_not_by_a_call_it_could_do_wi
         ]
     );
     assert_eq!(traces[0].kept.as_str(), "failed", "a failed call keeps its trace");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_within_a_call_that_answers_does_not_end_it_on_whatever_thread_it_is_said() {
+    for elsewhere in [false, true] {
+        let recorder = recorder();
+        let inner: Inner = ScriptedService::respond_with(move |(), _| {
+            let say = |call: Call| _ = call.enter(clock::now(), || fail(&TestError("no cache")));
+            let call = Call::current();
+            if elsewhere {
+                std::thread::scope(|scope| scope.spawn(|| say(call)).join().unwrap());
+            } else {
+                say(call);
+            }
+            Step::Ok(200).after(10 * MS)
+        });
+        let layer = TraceLayer::builder("c").recorder(&recorder).build().unwrap();
+        send(&mut layer.layer(inner), ()).await.unwrap();
+
+        let call = &one(&recorder).await.calls[0];
+        assert_eq!((call.status, call.duration), (Status::Success, 10 * MS), "{elsewhere}");
+        assert_eq!(call.error.as_deref(), Some("no cache"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
