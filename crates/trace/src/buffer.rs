@@ -152,7 +152,7 @@ impl Buffer {
         }
     }
 
-    /// Makes it as good as new. What it has room for stays.
+    /// Makes it as good as new, if it was [emptied](Self::empty). What it has room for stays.
     #[inline]
     pub(crate) fn begin(&mut self, head: Head, limits: Limits) {
         (self.head, self.limits) = (head, limits);
@@ -164,11 +164,16 @@ impl Buffer {
         self.omitted_events = 0;
         self.attempts = 0;
         self.words.clear();
-        self.attributes.clear();
         self.omitted_attributes = 0;
-        self.output = None;
         (self.retried, self.slow) = (false, false);
         self.family.clear();
+    }
+
+    /// Lets go of what may be large and has to be made anew for each call.
+    #[inline]
+    pub(crate) fn empty(&mut self) {
+        self.attributes.clear();
+        self.output = None;
     }
 
     /// Notes an event.
@@ -283,6 +288,7 @@ impl Buffer {
         self.events.capacity() <= 4 * USUAL_EVENTS
             && self.attributes.capacity() <= 32
             && self.error.capacity() <= 4096
+            && self.family.children.capacity() <= 512
     }
 
     /// Bytes that the buffer takes by itself, about.

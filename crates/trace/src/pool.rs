@@ -64,7 +64,8 @@ impl Pool {
     }
 
     #[inline]
-    fn give_back_one(&self, buffer: Box<Buffer>) {
+    fn give_back_one(&self, mut buffer: Box<Buffer>) {
+        buffer.empty();
         let mut buffer = Some(buffer);
         let _ = AT_HAND.try_with(|all| {
             let mut all = all.borrow_mut();
@@ -77,10 +78,45 @@ impl Pool {
         }
     }
 
-    fn share(&self, buffer: Box<Buffer>) {
+    fn share(&self, mut buffer: Box<Buffer>) {
+        buffer.empty();
         if buffer.is_usual() {
             // Full, it lets go of it.
             let _ = self.shared.push(buffer);
         }
+    }
+}
+
+#[cfg(all(test, not(portcullis_loom)))]
+mod tests {
+    use portcullis_core::clock;
+
+    use super::*;
+    use crate::{TraceConfig, place::Place, record::Kind};
+
+    #[test]
+    fn what_is_to_be_used_again_is_small_whatever_it_held() {
+        let mut config = TraceConfig::default();
+        (config.max_text, config.max_calls) = (100_000, 10_000);
+        let (pool, limits) = (Pool::new(), Limits::from(&config));
+        let head = || Head::new(Kind::Call, &Place::begin(|_| true), clock::now());
+        let text = "x".repeat(config.max_text);
+        let filled = || {
+            let mut buffer = Box::new(Buffer::new(head(), limits));
+            for key in 0..config.max_attributes {
+                buffer.attribute(&key.to_string(), &text, &config);
+            }
+            buffer
+        };
+        let mut root = filled();
+        root.family.children.reserve(config.max_calls);
+        root.family.children.push(filled());
+        pool.give_back(root);
+        pool.give_to_others(filled());
+
+        let kept: Vec<_> =
+            AT_HAND.take().into_iter().chain(std::iter::from_fn(|| pool.shared.pop())).collect();
+        assert_eq!(kept.len(), 2);
+        assert!(kept.iter().all(|buffer| buffer.bytes_of_all() < 6 << 10));
     }
 }
