@@ -124,7 +124,8 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
             Noted::Told(What::Settled { outcome, head_after, elapsed }) => {
                 attempt.settled = Some(outcome);
                 if let (Some(after), Some(began)) = (head_after, note.at.checked_sub(elapsed)) {
-                    attempt.head = Some(began + after);
+                    // Any layer may tell anything.
+                    attempt.head = began.checked_add(after);
                 }
                 if attempt.judged.is_none() {
                     attempt.ended = Some(note.at);

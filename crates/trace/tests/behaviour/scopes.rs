@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis_core::{Call, Elapsed, Error, Phase, SpanId, TraceContext, TraceId, clock};
+use portcullis_core::{
+    Call, Elapsed, Error, Event, LayerKind, Outcome, Phase, SpanId, TraceContext, TraceId, What,
+    clock,
+};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send, poll_k};
 use portcullis_timeout::TimeoutLayer;
 use portcullis_trace::{
     Recorder, Status, TraceLayer, TraceScope, Traced, attribute, fail,
     record::{Call as Recorded, Kind},
 };
+use tokio::time::timeout;
 use tower_layer::Layer;
 
 use crate::fakes::{MS, SECOND, config, one, recorder, stored};
@@ -256,6 +260,27 @@ async fn what_fails_within_a_call_that_answers_does_not_end_it_on_whatever_threa
         assert_eq!((call.status, call.duration), (Status::Success, 10 * MS), "{elsewhere}");
         assert_eq!(call.error.as_deref(), Some("no cache"));
     }
+}
+
+#[tokio::test]
+async fn an_event_that_tells_what_cannot_be_does_not_end_the_writer() {
+    let recorder = recorder();
+    let inner: Inner = ScriptedService::respond_with(|(), _| {
+        let call = Call::current().with_attempt(1);
+        let what = What::Settled {
+            outcome: Outcome::Success,
+            head_after: Some(Duration::MAX),
+            elapsed: Duration::ZERO,
+        };
+        let (layer, name, at) = (LayerKind::Breaker, "of the user's making", clock::now());
+        let event = Event { layer, name, key: None, call: &call, at, what };
+        call.record().unwrap().on_event(&event);
+        Step::Ok(200)
+    });
+    let layer = TraceLayer::builder("c").recorder(&recorder).build().unwrap();
+    send(&mut layer.layer(inner), ()).await.unwrap();
+    let stored = timeout(10 * SECOND, stored(&recorder)).await.unwrap();
+    assert_eq!(stored[0].calls[0].attempts[0].head_after, None);
 }
 
 #[tokio::test(start_paused = true)]
