@@ -348,7 +348,7 @@ impl From<&TraceConfig> for Limits {
 
 impl Family {
     /// Whether the trace is complete: nothing is added any more.
-    pub(crate) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.closed && self.open == 0
     }
 
@@ -367,9 +367,9 @@ impl Family {
         Admitted::As(self.begun)
     }
 
-    /// The children; it stays over.
-    pub(crate) fn complete(&mut self) -> Self {
-        std::mem::replace(self, Self { closed: true, ..Self::default() })
+    /// The children, if the trace is complete; it stays over.
+    pub(crate) fn complete(&mut self) -> Option<Self> {
+        self.is_over().then(|| std::mem::replace(self, Self { closed: true, ..Self::default() }))
     }
 
     /// As good as new. What it has room for stays.

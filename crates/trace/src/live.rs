@@ -180,7 +180,8 @@ impl Live {
 
     /// Ends a scope. Its trace is handed over, at once or with the last call that it waits for.
     pub(crate) fn close(&self, outcome: Outcome, ended: Instant) {
-        let noted = self.with(|buffer| {
+        // No desk has the record of a scope.
+        let noted = self.with_lock(|buffer| {
             // `fail` may have ended it already.
             let outcome = buffer.end.map_or(outcome, |end| end.outcome);
             buffer.end = Some(Finish { outcome, head: None, ended });
@@ -190,10 +191,10 @@ impl Live {
         }
         let mut family = self.family.lock();
         family.closed = true;
-        let is_over = family.is_over();
+        let complete = family.complete();
         drop(family);
-        if is_over {
-            self.hand_over();
+        if let Some(family) = complete {
+            self.hand_over(family);
         }
     }
 
@@ -318,11 +319,11 @@ impl Live {
         let mut family = self.family.lock();
         family.children.extend(child);
         family.open = family.open.saturating_sub(1);
-        let is_over = family.is_over();
+        let complete = family.complete();
         drop(family);
         // Only for the last one: nothing begins in what is over.
-        if is_over {
-            self.hand_over();
+        if let Some(family) = complete {
+            self.hand_over(family);
         }
     }
 
@@ -394,9 +395,8 @@ impl Live {
     }
 
     /// Hands over the trace of a scope that is over.
-    fn hand_over(&self) {
+    fn hand_over(&self, family: Family) {
         let slot = mem::replace(&mut *self.record.lock(), Slot::Gone);
-        let family = self.family.lock().complete();
         self.submit(slot, family);
     }
 
