@@ -32,12 +32,14 @@ async fn calls_that_are_dropped_with_their_threads_locals_are_recorded() {
         future
     };
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let thread = scope.spawn(|| {
             FIRST.with(|held| _ = held.borrow_mut().take());
             let (first, last) = (begin("first"), begin("last"));
             FIRST.set(Some(first));
             LAST.set(Some(last));
         });
+        // The end of the scope does not wait for the thread's locals.
+        thread.join().unwrap();
     });
     recorder.flush().await;
     let traces = recorder.store().query(&Query::new()).unwrap().traces;
