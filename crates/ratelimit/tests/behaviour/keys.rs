@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use portcullis_core::{Rejection, call as overrides};
+use portcullis_core::{Call, Rejection, call as overrides, clock};
 use portcullis_ratelimit::{Limiter, Limits, RateLimitLayer};
 use portcullis_testkit::call;
+use tokio::time::advance;
 use tower_layer::Layer;
 
 use crate::{SECOND, Told, inner, limited, limiter};
@@ -36,6 +37,19 @@ async fn a_key_is_forgotten_only_when_its_backlog_has_drained() {
     limiters.try_acquire("c").unwrap();
     assert!(limiters.get("a").is_none() && limiters.get("b").is_some());
     assert_eq!(limiters.limiter("b").snapshot().left, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_has_in_hand_any_more_keeps_what_passed_from_clocks_read_before() {
+    let limiters = limiter(1).build_keyed().unwrap();
+    advance(SECOND).await;
+    let read = clock::now();
+    limiters.limiter("ada").try_acquire().unwrap();
+    advance(SECOND).await;
+    // All that passed has drained, and this takes nothing.
+    assert!(limiters.try_acquire_n("ada", 2).unwrap_err().is_permanent());
+    let _ = Call::new().enter(read, || limiters.try_acquire("ada").unwrap());
+    assert!(limiters.try_acquire("ada").is_err());
 }
 
 #[tokio::test(start_paused = true)]

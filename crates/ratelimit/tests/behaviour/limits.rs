@@ -177,6 +177,26 @@ fn instants_before_the_start_and_far_ahead_neither_panic_nor_let_more_pass() {
 }
 
 #[test]
+fn who_asks_before_the_start_and_may_pass_does_not_wait_for_it() {
+    let now = clock::now();
+    let mut config = RateLimitConfig::default();
+    (config.limit, config.per, config.burst) = (1, SECOND, 2);
+    let quota = Quota::new(&config, now + 60 * SECOND).unwrap();
+    assert_eq!(Bucket::new().reserve(&quota, 2, now, now).unwrap().at(), now);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_tells_what_it_is_held_to() {
+    let limiter = Limiter::builder("search").rate(100, 60 * SECOND).burst(20).build().unwrap();
+    limiter.try_acquire_n(5).unwrap();
+    let told = limiter.snapshot();
+    assert_eq!((told.limit, told.per, told.burst, told.left), (100, 60 * SECOND, 20, 15));
+    let quota = Quota::new(limiter.config(), clock::now()).unwrap();
+    assert_eq!((quota.limit(), quota.per(), quota.burst()), (100, 60 * SECOND, 20));
+    assert_eq!(quota.spacing(), Duration::from_millis(600));
+}
+
+#[test]
 fn settings_out_of_their_range_are_named() {
     assert_eq!(limiter(0).build().unwrap_err().field(), "burst");
     assert_eq!(limiter(1).rate(0, SECOND).build().unwrap_err().field(), "limit");

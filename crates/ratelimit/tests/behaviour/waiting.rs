@@ -99,6 +99,17 @@ async fn no_call_waits_beyond_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_that_is_just_short_enough_is_refused_for_the_deadline_alone() {
+    let layer = layer(1).max_wait(SECOND).build().unwrap();
+    let mut service = layer.layer(inner());
+    call(&mut service, "q").await.unwrap();
+    let within = overrides::with().deadline(clock::now() + SECOND / 2);
+    let error = within.run(call(&mut service, "q")).await.unwrap_err();
+    let reason = Reason::DeadlineTooClose { left: SECOND / 2, needed: SECOND };
+    assert_eq!(limited(&error).reason(), reason);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_gives_up_gives_the_turn_back_if_nobody_queued_behind() {
     let limiter = patient(1);
     limiter.try_acquire().unwrap();
@@ -241,6 +252,41 @@ async fn if_another_limit_refuses_when_the_turn_comes_the_call_waits_for_that_on
     waiting.await.unwrap();
     assert_eq!(clock::now() - start, SECOND * 3 / 2);
     assert_eq!((slow.snapshot().left, other.snapshot().left), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_limit_gave_is_given_back_when_another_refuses() {
+    let slow = patient(1);
+    let [free, other] = [limiter(1), limiter(1)].map(|limit| limit.build().unwrap());
+    let all = Limits::all([slow.clone(), free.clone(), other.clone()]).unwrap();
+    slow.try_acquire().unwrap();
+    let mut waiting = Box::pin(all.until_ready());
+    assert!(poll_k(&mut waiting, 1).await.is_none());
+    advance(SECOND / 2).await;
+    other.try_acquire().unwrap();
+    advance(SECOND / 2).await;
+    // Its turn has come in the slow one, and it waits for the other.
+    assert!(poll_k(&mut waiting, 1).await.is_none());
+    assert_eq!((slow.snapshot().left, free.snapshot().left), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_one_limit_who_can_never_pass_another() {
+    let (wide, narrow) = (patient(3), limiter(2).build().unwrap());
+    wide.try_acquire_n(3).unwrap();
+    let both = Limits::all([wide.clone(), narrow]).unwrap();
+    let mut waiting = pin!(both.until_ready_n(3));
+    let refused = poll_k(&mut waiting, 1).await.unwrap().unwrap_err();
+    assert_eq!(refused.reason(), Reason::CostTooLarge { cost: 3, burst: 2 });
+    assert_eq!(wide.snapshot().wait, SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_limits_that_refuse_until_the_same_moment_the_first_is_named() {
+    let limit = |name| Limiter::builder(name).rate(1, SECOND).burst(1).build().unwrap();
+    let both = Limits::all([limit("one"), limit("two")]).unwrap();
+    both.try_acquire().unwrap();
+    assert_eq!(both.try_acquire().unwrap_err().name(), "one");
 }
 
 #[tokio::test(start_paused = true)]
