@@ -1,12 +1,19 @@
 //! What happens between a good head and the end of its body.
 
-use std::time::Instant;
+use std::{
+    convert::Infallible,
+    future::pending,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use http::StatusCode;
-use http_body_util::{BodyExt, Full};
-use portcullis::{Elapsed, Error, Phase, State};
-use tower::{Layer, ServiceExt};
+use futures_util::FutureExt;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Full, channel::Channel};
+use portcullis::{
+    BoxError, Elapsed, Error, Phase, State, http::HttpClassifier, timeout::TimeoutLayer,
+};
+use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::{Reply, SOON, Upstream, breaker, build, client, eventually, stack};
 
@@ -84,4 +91,38 @@ async fn a_response_without_a_body_is_over_at_its_head() {
     assert_eq!(breaker(&stack, &upstream).snapshot().counts.total, 1);
     drop(response);
     assert_eq!(breaker(&stack, &upstream).snapshot().counts.total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_around_a_handler_holds_when_a_body_it_began_to_read_moves_to_another_task() {
+    let (_upstream, stalled) = Channel::<Bytes>::new(1);
+    let layer = TimeoutLayer::builder("upstream").idle(SOON).classify(HttpClassifier::new());
+    let response = layer
+        .build()
+        .unwrap()
+        .layer(service_fn(async |stalled| Ok::<_, Infallible>(Response::new(stalled))))
+        .oneshot(stalled)
+        .await
+        .unwrap();
+    let handler = service_fn(async |mut body: portcullis::http::Body<Channel<Bytes>>| {
+        std::future::poll_fn(|cx| {
+            assert!(body.frame().poll_unpin(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        // From now on its timer wakes that task, which has nothing to say for ever.
+        tokio::spawn(async move {
+            assert!(body.frame().await.unwrap().is_err());
+            pending::<()>().await;
+        });
+        pending::<Result<(), BoxError>>().await
+    });
+    let handler = TimeoutLayer::total("handler", SOON * 2).unwrap().layer(handler);
+
+    let start = tokio::time::Instant::now();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(60), handler.oneshot(response.into_body()));
+    let error = ended.await.unwrap().unwrap_err();
+    assert_eq!(error.find::<Elapsed>().unwrap().phase(), Phase::Total);
+    assert_eq!(start.elapsed(), SOON * 2);
 }
