@@ -1,20 +1,27 @@
 //! Waits: what is dropped before them, the deadline, readiness, cancellation.
 
 use std::{
-    future::Future,
+    future::{self, Future, Ready},
     pin::pin,
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{self, Context, Poll, Waker},
     time::Duration,
 };
 
 use portcullis_core::{
-    Call, Error, Hint, Outcome, Phase, Reason, Rejection, RejectionKind, call, clock,
+    ByClone, Call, Error, Hint, Outcome, Phase, Reason, Rejection, RejectionKind, call, clock,
 };
 use portcullis_retry::{Backoff, Exhausted, Jitter, RetryLayer};
 use portcullis_testkit::{
     ScriptedService, Step, TestError, WakeCounter, call as send, poll_k, ready,
 };
-use tokio::time::{Instant, advance, timeout};
+use tokio::{
+    task::coop,
+    time::{Instant, advance, timeout},
+};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -235,6 +242,49 @@ async fn readiness_is_waited_for_until_the_deadline() {
     assert_eq!(error.rejection().unwrap().reason(), reason);
     assert_eq!(ear.last_reason(), Some(reason));
     assert_eq!(layer.budget().unwrap().balance(clock::now()), 100.0);
+}
+
+/// Fails, and from then on is never ready: it uses up the task's budget whenever it is asked.
+#[derive(Clone, Default)]
+struct Busy(Arc<AtomicBool>);
+
+impl Service<()> for Busy {
+    type Response = u32;
+    type Error = TestError;
+    type Future = Ready<Result<u32, TestError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TestError>> {
+        while self.0.load(Ordering::Relaxed) {
+            task::ready!(coop::poll_proceed(cx)).made_progress();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.0.store(true, Ordering::Relaxed);
+        future::ready(Err(TestError("reset")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_uses_up_the_tasks_budget_is_waited_for_until_the_deadline() {
+    let layer = RetryLayer::builder("search", ByClone::idempotent())
+        .backoff(Backoff::fixed(Duration::ZERO))
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
+    let mut service = layer.layer(Busy::default());
+    ready(&mut service).await.unwrap();
+    let call = Call::new().with_deadline(clock::now() + SECOND);
+    let answer = tokio::spawn(call.in_scope(async move { service.call(()).await }));
+    tokio::task::yield_now().await;
+    advance(SECOND).await;
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+    assert!(answer.is_finished());
+    let reason = answer.await.unwrap().unwrap_err().rejection().unwrap().reason();
+    assert_eq!(reason, Reason::Elapsed { phase: Phase::Readiness, limit: SECOND });
 }
 
 #[tokio::test(start_paused = true)]
