@@ -38,6 +38,9 @@ use crate::{Observer, Record, RemoteTrace, TraceContext};
 /// tokio::spawn(Call::current().in_scope(answer())).await.unwrap();
 /// # }
 /// ```
+///
+/// The tasks of a `tokio::task::LocalSet` that is run within a call are no strangers to it: they are
+/// polled there, and start with that call.
 #[derive(Clone, Default)]
 pub struct Call {
     deadline: Option<Instant>,
@@ -147,6 +150,9 @@ impl Call {
 
     /// The time, as the layer above read it if it is still in its `call`, read from the clock
     /// otherwise. So a stack reads the clock once on a call's way in.
+    ///
+    /// What a service between two layers does within its own `call` is so counted as time of the layers
+    /// below: what takes long belongs into its future.
     #[must_use]
     #[inline]
     pub fn now(&self) -> Instant {
