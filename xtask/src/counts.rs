@@ -51,7 +51,8 @@ fn count(record: bool) -> io::Result<Outcome> {
     }
 
     let mut build = cargo(["build", "--release", "--quiet", "--package", "benches"]);
-    if let Outcome::Failed(why) = status(build.args(["--bin", "counts"])) {
+    // Where the binary is looked for below, wherever other builds go.
+    if let Outcome::Failed(why) = status(build.args(["--bin", "counts", "--target-dir", "target"])) {
         return Ok(Outcome::Failed(why));
     }
     let binary =
