@@ -21,7 +21,7 @@
 //!
 //! # Features
 //!
-//! - `tracing`: the [`Tracing`] observer.
+//! - `tracing`: the `Tracing` observer.
 //! - `serde`: outcomes and trace ids as serde types.
 
 pub mod call;

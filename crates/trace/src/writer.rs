@@ -68,11 +68,16 @@ fn store_batch(hub: &Hub, anchor: &Anchor, backlog: &mut [usize; 2]) -> bool {
     {
         bytes += finished.bytes;
         let date = anchor.date_of(finished.root.head.started);
-        batch.push(Arc::new(render::trace(&finished, date, &hub.config, &hub.sampler)));
+        // A record that cannot be made into text is lost, and no other for it.
+        let rendered = || render::trace(&finished, date, &hub.config, &hub.sampler);
+        match catch_unwind(AssertUnwindSafe(rendered)) {
+            Ok(trace) => batch.push(Arc::new(trace)),
+            Err(_) => _ = hub.tally.lost.fetch_add(1, Ordering::Relaxed),
+        }
         hub.recycle(finished.root);
     }
     if batch.is_empty() {
-        return false;
+        return bytes > 0;
     }
     let count =
         if guarded(hub, || hub.store.put(&batch)) { &hub.tally.stored } else { &hub.tally.lost };
