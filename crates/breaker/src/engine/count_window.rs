@@ -215,3 +215,35 @@ impl Marks {
         ((number / 64) % self.bits.len() as u64) as usize
     }
 }
+
+#[cfg(all(test, not(portcullis_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_a_generation_that_is_over_is_not_counted_in_the_next() {
+        let window = CountWindow::new(10, 1);
+        window.restart(1);
+        assert!(window.add_good(1));
+        window.restart(2);
+        let failed = Mark { failed: true, slow: false };
+        assert!(!window.add_good(1) && window.add_bad(1, failed).is_none());
+        assert_eq!((window.sum(1), window.sum(2)), (Counts::default(), Counts::default()));
+        assert!(window.add_good(2));
+        assert_eq!(window.sum(2).total, 1);
+    }
+
+    #[test]
+    fn marks_on_both_sides_of_the_rings_end_go_in_one_step() {
+        let window = CountWindow::new(100, 1);
+        window.restart(1);
+        let failed = Mark { failed: true, slow: false };
+        for call in 0..400 {
+            match call {
+                120 | 130 => assert!(window.add_bad(1, failed).is_some()),
+                _ => assert!(window.add_good(1)),
+            }
+        }
+        assert_eq!(window.sum(1), Counts { total: 100, failures: 0, slow: 0 });
+    }
+}

@@ -53,3 +53,30 @@ impl Run {
         }
     }
 }
+
+#[cfg(all(test, not(portcullis_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_a_generation_that_is_over_is_in_no_run() {
+        let run = Run::default();
+        assert_eq!((run.failed(7), run.failed(7)), (1, 2));
+        assert_eq!(run.failed(6), 0);
+        assert_eq!(run.failed((1 << 32) + 7 - u64::from(NEWER - 1)), 0);
+        assert_eq!((run.get(7), run.get(6)), (2, 0));
+        // Nor does a success of one end the run.
+        run.succeeded(6);
+        assert_eq!(run.get(7), 2);
+        run.succeeded(7);
+        assert_eq!((run.get(7), run.failed(6)), (0, 0));
+    }
+
+    #[test]
+    fn a_run_left_over_from_before_the_tags_came_round_is_forgotten() {
+        let run = Run::default();
+        run.failed(u64::from(NEWER) + 1);
+        assert_eq!(run.failed((1 << 32) + 1), 1);
+        assert_eq!(run.get((1 << 32) + 1), 1);
+    }
+}

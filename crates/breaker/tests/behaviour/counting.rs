@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use portcullis_breaker::{Abandoned, Breaker, BreakerBuilder, BreakerLayer, Mode, SlowPhase};
+use portcullis_breaker::{
+    Abandoned, Admission, Breaker, BreakerBuilder, BreakerConfig, BreakerLayer, Changes, Engine,
+    Mode, SlowPhase, Window,
+};
 use portcullis_core::{
     Error, FaultKind, Outcome, Reason, Rejection, Replay, State, Throttle, call as overrides,
     classify_fn, clock,
@@ -161,4 +164,42 @@ async fn a_call_that_came_after_its_deadline_is_no_failure_of_the_peers() {
     late(&mut service).await;
     late(&mut service).await;
     assert_eq!((handle.state(), handle.snapshot().probes), (State::HalfOpen, 0));
+}
+
+#[test]
+fn rates_that_were_too_high_while_half_open_trip_once_it_has_closed() {
+    let mut config = BreakerConfig::default();
+    (config.window, config.minimum_calls) = (Window::Count(10), 1);
+    (config.consecutive_failures, config.failure_rate) = (None, Some(0.5));
+    (config.probes, config.probe_successes, config.ramp) = (3, 2, None);
+    let (start, changes) = (clock::now(), &mut Changes::default());
+    let engine = Engine::new(config.clone(), start).unwrap();
+    let admitted = |now| match engine.admit(now, &mut Changes::default()) {
+        Admission::Admitted(permit) => permit,
+        refused => panic!("{refused:?}"),
+    };
+    engine.fail(Outcome::timeout(), start, changes);
+    let later = start + config.open_cap;
+    // A stream that is under way for so long has proved enough, and breaks off then.
+    let stream = admitted(later);
+    engine.head(&stream, true, later, changes);
+    let later = later + config.max_wait;
+    engine.record(stream, Outcome::timeout(), false, later, changes);
+    assert_eq!((engine.state(), engine.counts(later).failures), (State::HalfOpen, 1));
+    engine.record(admitted(later), Outcome::Success, false, later, changes);
+    assert_eq!(engine.state(), State::Closed);
+    engine.record(admitted(later), Outcome::Success, false, later, changes);
+    assert_eq!(engine.state(), State::Open);
+}
+
+#[test]
+fn a_clock_that_is_behind_by_half_a_window_sees_what_others_counted() {
+    for (ahead, seen) in [(5, 1), (6, 0)] {
+        let mut config = BreakerConfig::default();
+        config.window = Window::Time(10 * SECOND);
+        let (start, changes) = (clock::now(), &mut Changes::default());
+        let engine = Engine::new(config, start).unwrap();
+        engine.fail(Outcome::timeout(), start + ahead * SECOND, changes);
+        assert_eq!(engine.counts(start).total, seen);
+    }
 }
