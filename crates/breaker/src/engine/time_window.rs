@@ -218,3 +218,20 @@ impl Width {
         quotient + u64::from(rest >= self.nanos)
     }
 }
+
+#[cfg(all(test, not(portcullis_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_comes_too_late_for_its_bucket_takes_nothing_from_the_newer_one() {
+        let counted = |serials: &[Serial]| {
+            let bucket = Bucket::default();
+            serials.iter().for_each(|&serial| bump(&bucket.total, serial));
+            bucket.counts(serials[0], |age| age == 0).total
+        };
+        assert_eq!(counted(&[30, 30, 20]), 2);
+        // What was left over from before the tags came round is no newer one.
+        assert_eq!(counted(&[u64::from(NEWER) + 20, 20]), 0);
+    }
+}
