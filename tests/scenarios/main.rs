@@ -4,6 +4,7 @@ mod axum_app;
 mod bodies;
 mod buffered;
 mod cancelled;
+mod clocks;
 mod dropped;
 mod errors;
 mod failures;
