@@ -27,7 +27,9 @@ fn keys<V: Clone>(map: &Keyed<V>) -> Vec<String> {
 #[test]
 fn a_key_keeps_its_state() {
     let map = map(8);
+    assert!(map.is_empty());
     let one = insert(&map, "a", false).unwrap();
+    assert!(!map.is_empty());
     assert!(Arc::ptr_eq(&one, &insert(&map, "a", true).unwrap()));
     assert!(Arc::ptr_eq(&one, &map.get("a").unwrap()));
     assert!(map.get("b").is_none());
@@ -90,6 +92,7 @@ fn though_all_were_used_lately_one_gives_way() {
 fn it_never_holds_more_than_its_capacity_and_one_shard_exactly_that() {
     for capacity in [1, 2, 63, 64, 65, 127, 128, 1_000, 5_001] {
         let map = map(capacity);
+        assert_eq!(map.capacity().get(), capacity);
         for key in 0..3 * capacity {
             insert(&map, &key.to_string(), key % 7 == 0);
             assert!(map.shards.len() > 1 || map.len() == capacity.min(key + 1));
