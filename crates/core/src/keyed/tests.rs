@@ -49,6 +49,15 @@ fn a_key_is_its_whole_text_however_long() {
 }
 
 #[test]
+fn keys_whose_hashes_are_the_same_are_told_apart() {
+    let shard = Shard::new(4);
+    let number =
+        |key: &str, new: u32| shard.with_locked(7, key, |_| true, |_| new, |it| it.copied());
+    assert_eq!((number("a", 1), number("b", 2)), (Some(1), Some(2)));
+    assert_eq!((number("a", 3), number("b", 4)), (Some(1), Some(2)));
+}
+
+#[test]
 fn what_was_not_used_since_the_hand_came_by_gives_way() {
     let map = map(3);
     for key in ["a", "b", "c", "a", "d"] {
