@@ -52,7 +52,7 @@ fn a_key_is_its_whole_text_however_long() {
 fn keys_whose_hashes_are_the_same_are_told_apart() {
     let shard = Shard::new(4);
     let number =
-        |key: &str, new: u32| shard.with_locked(7, key, |_| true, |_| new, |it| it.copied());
+        |key: &str, new: u32| shard.with_locked(7, key, |_| true, |_| new, |it| Some(*it?));
     assert_eq!((number("a", 1), number("b", 2)), (Some(1), Some(2)));
     assert_eq!((number("a", 3), number("b", 4)), (Some(1), Some(2)));
 }
