@@ -52,7 +52,8 @@ fn count(record: bool) -> io::Result<Outcome> {
 
     let mut build = cargo(["build", "--release", "--quiet", "--package", "benches"]);
     // Where the binary is looked for below, wherever other builds go.
-    if let Outcome::Failed(why) = status(build.args(["--bin", "counts", "--target-dir", "target"])) {
+    if let Outcome::Failed(why) = status(build.args(["--bin", "counts", "--target-dir", "target"]))
+    {
         return Ok(Outcome::Failed(why));
     }
     let binary =

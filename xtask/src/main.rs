@@ -33,8 +33,12 @@ target/tools.";
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Command {
     Lint,
-    Test { long: bool },
-    Counts { record: bool },
+    Test {
+        long: bool,
+    },
+    Counts {
+        record: bool,
+    },
     /// With what it reads itself.
     Compare(Vec<OsString>),
     Help,
