@@ -112,6 +112,17 @@ fn it_never_holds_more_than_its_capacity_and_one_shard_exactly_that() {
 }
 
 #[test]
+fn a_large_map_finds_all_that_it_holds() {
+    let shard = Shard::new(100_000);
+    let hash = |number: u32| number.wrapping_mul(0x9e37_79b9);
+    let number = |of: u32, new: u32| {
+        shard.with_locked(hash(of), &of.to_string(), |_| true, |_| new, |it| Some(*it?))
+    };
+    assert!((0..100_000).all(|of| number(of, of) == Some(of)));
+    assert!((0..100_000).all(|of| number(of, u32::MAX) == Some(of)));
+}
+
+#[test]
 fn a_capacity_beyond_all_bounds_costs_nothing() {
     let map = map(usize::MAX);
     assert!(insert(&map, "a", false).is_some());
