@@ -9,8 +9,9 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::PathBuf, process
 use crate::runner::{Outcome, cargo, ci, root, status};
 
 /// What a count may differ by, in hundredths, before it is another: the C library chooses its memory
-/// copies by the processor, and seeds of hash maps differ from run to run.
-const TOLERANCE: u64 = 5;
+/// copies by the processor, seeds of hash maps differ from run to run, and so does whether the traces'
+/// writer must be woken.
+const TOLERANCE: u64 = 10;
 
 /// Calls that a scenario is counted over.
 const CALLS: u64 = 1000;
@@ -172,11 +173,11 @@ mod tests {
     #[test]
     fn more_than_the_tolerance_is_a_regression_and_less_is_none() {
         let on_record = counts(&[("retry", 1000)]);
-        assert_eq!(counts(&[("retry", 1050)]).regressions(&on_record), [""; 0]);
+        assert_eq!(counts(&[("retry", 1100)]).regressions(&on_record), [""; 0]);
         assert_eq!(counts(&[("retry", 400)]).regressions(&on_record), [""; 0]);
         assert_eq!(
-            counts(&[("retry", 1051)]).regressions(&on_record),
-            ["retry takes 1051 instructions, 1000 on record"]
+            counts(&[("retry", 1101)]).regressions(&on_record),
+            ["retry takes 1101 instructions, 1000 on record"]
         );
     }
 
