@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use portcullis::{
-    ByClone, Error, Stack,
+    ByClone, Error, HttpStack, Stack,
     breaker::{BreakerLayer, Window},
     clock,
     ratelimit::RateLimitLayer,
@@ -29,12 +29,13 @@ use crate::inner::{Answers, AtOnce, PendingOnce, call};
 /// A limit that never runs out here.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-// Likewise.
-const RATE: u32 = 1_000_000_000;
-const SECOND: Duration = Duration::from_secs(1);
-// A second of them: a thread can be kept from its processor between reading the clock and asking the
-// limit, which others move on meanwhile.
-const BURST: u32 = 1_000_000_000;
+/// A limit that is not reached here: so many in each [`SECOND`].
+pub const RATE: u32 = 1_000_000_000;
+/// What it is counted by.
+pub const SECOND: Duration = Duration::from_secs(1);
+/// A second of them: a thread can be kept from its processor between reading the clock and asking the
+/// limit, which others move on meanwhile.
+pub const BURST: u32 = 1_000_000_000;
 
 /// Something to be done again and again, that makes one call each time.
 pub struct Scenario {
@@ -58,21 +59,19 @@ pub fn all() -> Vec<Scenario> {
         }),
         scenario("retry", || calls(retry().layer(AtOnce))),
         scenario("rate limit", || calls(limit().layer(AtOnce))),
-        scenario("rate limit by key", || {
-            let keyed = RateLimitLayer::keyed("bench", key).rate(RATE, SECOND).burst(BURST);
-            calls(keyed.build().expect("valid").layer(AtOnce))
-        }),
+        scenario("rate limit by key", || calls(limited_by_key(AtOnce))),
         scenario("breaker, time window", || calls(breaker(Window::Time(LIMIT)).layer(AtOnce))),
         scenario("breaker, count window", || calls(breaker(Window::Count(100)).layer(AtOnce))),
-        scenario("breaker by key", || {
-            calls(BreakerLayer::keyed("bench", key).build().expect("valid").layer(AtOnce))
-        }),
+        scenario("breaker by key", || calls(broken_by_key(AtOnce))),
         scenario("trace", || calls(trace(0.0).layer(AtOnce))),
         scenario("trace, kept", || calls(trace(1.0).layer(AtOnce))),
         scenario("stack of four", || calls(stack(AtOnce))),
         scenario("stack of four, pending once", || calls(stack(PendingOnce))),
         scenario("stack of five", || calls(trace(0.0).layer(stack(AtOnce)))),
-        scenario("ready-made stack over http, to the end of the body", over_http),
+        scenario("ready-made stack over http, to the end of the body", || {
+            let mut service = http_stack().layer(http_client());
+            Box::new(move || exchange(&mut service))
+        }),
     ]
 }
 
@@ -124,11 +123,33 @@ pub fn breaker(window: Window) -> BreakerLayer {
     BreakerLayer::builder("bench").window(window).build().expect("valid")
 }
 
+/// A service behind limits by key.
+pub fn limited_by_key<S>(inner: S) -> impl Service<(), Response = S::Response, Error = Error>
+where
+    S: Service<(), Error = Infallible> + Clone,
+{
+    let layer = RateLimitLayer::keyed("bench", key).rate(RATE, SECOND).burst(BURST);
+    layer.build().expect("valid").layer(inner)
+}
+
+/// A service behind breakers by key.
+pub fn broken_by_key<S>(inner: S) -> impl Service<(), Response = S::Response, Error = Error>
+where
+    S: Service<(), Error = Infallible>,
+{
+    BreakerLayer::keyed("bench", key).build().expect("valid").layer(inner)
+}
+
+/// A recorder that keeps a share of the traces of what succeeds.
+#[must_use]
+pub fn recorder(sample_rate: f64) -> Recorder {
+    Recorder::builder().sample_rate(sample_rate).build().expect("valid")
+}
+
 /// Traces, of whose successes a share is kept.
 #[must_use]
 pub fn trace(sample_rate: f64) -> TraceLayer {
-    let recorder = Recorder::builder().sample_rate(sample_rate).build().expect("valid");
-    TraceLayer::builder("bench").recorder(&recorder).build().expect("valid")
+    TraceLayer::builder("bench").recorder(&recorder(sample_rate)).build().expect("valid")
 }
 
 /// All layers but trace, in their order, around a service.
@@ -157,26 +178,41 @@ fn key((): &()) -> Cow<'_, str> {
     Cow::Borrowed("tenant-7")
 }
 
-/// A request with headers and a body through the ready-made stack, to the end of what comes back.
-fn over_http() -> Box<dyn FnMut()> {
-    let answer = Answers(|| Response::new(Full::new(Bytes::from_static(b"an answer"))));
-    let recorder = Recorder::builder().sample_rate(0.0).build().expect("valid");
-    let stack = Stack::production("bench")
-        .recorder(&recorder)
+// ===== Over HTTP =====
+
+/// What an HTTP client answers with here.
+pub type Answer = Response<Full<Bytes>>;
+
+/// A client that answers at once.
+#[must_use]
+pub fn http_client() -> Answers<fn() -> Answer> {
+    Answers(|| Response::new(Full::new(Bytes::from_static(b"an answer"))))
+}
+
+/// The ready-made stack, whose limit is not reached and which keeps no trace.
+#[must_use]
+pub fn http_stack() -> HttpStack {
+    Stack::production("bench")
+        .recorder(&recorder(0.0))
         .limit(|limit| limit.rate(RATE, SECOND).burst(BURST))
         .build()
+        .expect("valid")
+}
+
+/// Makes a request with headers and a body, and reads what comes back to the end of its body.
+pub fn exchange<S, B>(service: &mut S)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>>,
+    B: Body,
+{
+    let request = Request::get("http://upstream.test/search")
+        .header("accept", "application/json")
+        .body(Full::new(Bytes::from_static(b"a question")))
         .expect("valid");
-    let mut service = stack.layer(answer);
-    Box::new(move || {
-        let request = Request::get("http://upstream.test/search")
-            .header("accept", "application/json")
-            .body(Full::new(Bytes::from_static(b"a question")))
-            .expect("valid");
-        let Ok(response) = call(&mut service, request) else { panic!("it answers at once") };
-        let mut body = pin!(response.into_body());
-        let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
-            _ = black_box(frame);
-        }
-    })
+    let Ok(response) = call(service, request) else { panic!("it answers at once") };
+    let mut body = pin!(response.into_body());
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+        _ = black_box(frame.is_ok());
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use benches::{
     inner::{Answers, AtOnce, call},
-    scenario::{LIMIT, breaker, limit, retry, stack, timeout, trace},
+    scenario::{LIMIT, breaker, limit, recorder, retry, stack, timeout, trace},
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -18,7 +18,7 @@ use portcullis::{
     Stack,
     breaker::{BreakerLayer, Window},
     ratelimit::{Limiter, RateLimitLayer},
-    trace::{Recorder, TraceLayer, TraceScope},
+    trace::{TraceLayer, TraceScope},
 };
 use tower::{Layer, Service};
 
@@ -59,7 +59,7 @@ fn a_recorded_call_allocates_once_whatever_the_layers_inside_have_to_tell() {
 
 #[test]
 fn a_call_in_a_scope_allocates_at_most_once_too() {
-    let recorder = Recorder::builder().sample_rate(0.0).build().unwrap();
+    let recorder = recorder(0.0);
     let layer = TraceLayer::builder("test").recorder(&recorder).build().unwrap();
     let mut service = layer.layer(AtOnce);
     let mut run = |calls: u32| {
@@ -95,8 +95,7 @@ fn keyed_limits_allocate_only_for_a_new_key_or_a_wait() {
 #[test]
 fn an_http_request_through_the_ready_made_stack_costs_its_copy_and_its_trace() {
     // Of what is kept, a trace is made; whether this call is one of those must not be left to chance.
-    let recorder = Recorder::builder().sample_rate(0.0).build().unwrap();
-    let stack = Stack::production("test").recorder(&recorder).build().unwrap();
+    let stack = Stack::production("test").recorder(&recorder(0.0)).build().unwrap();
     let answer = Answers(|| Response::new(Full::new(Bytes::from_static(b"ok"))));
     let mut service = stack.layer(answer);
     let request = || {

@@ -308,20 +308,18 @@ fn meet_a_reset(shared: &Shared, late: Outcome) {
 #[test]
 fn a_trip_that_meets_a_reset_ends_closed() {
     for window in windows(2) {
-        let settings = move || {
-            let mut config = config(window);
-            config.consecutive_failures = Some(1);
-            config
-        };
-        model(settings, |shared| {
-            let permit = shared.admitted();
-            let other = shared.spawn(move |shared| shared.record(permit, BAD));
-            shared.reset();
-            let theirs = other.join().unwrap();
-            assert!(theirs.len() <= 1, "once, before the reset, or never");
-            assert_eq!(shared.engine.state(), State::Closed);
-            assert_eq!(shared.counts(), (0, 0));
-        });
+        model(
+            move || fragile_with(window),
+            |shared| {
+                let permit = shared.admitted();
+                let other = shared.spawn(move |shared| shared.record(permit, BAD));
+                shared.reset();
+                let theirs = other.join().unwrap();
+                assert!(theirs.len() <= 1, "once, before the reset, or never");
+                assert_eq!(shared.engine.state(), State::Closed);
+                assert_eq!(shared.counts(), (0, 0));
+            },
+        );
     }
 }
 
@@ -353,35 +351,37 @@ fn pass_during_a_reset(shared: &Shared, outcome: Outcome) {
 #[test]
 fn a_failure_and_an_order_at_once_end_as_ordered() {
     for window in windows(2) {
-        let settings = move || {
-            let mut config = config(window);
-            config.consecutive_failures = Some(1);
-            config
-        };
-        model(settings, |shared| {
-            let permit = shared.admitted();
-            let other = shared.spawn(move |shared| shared.record(permit, BAD));
-            let order = |mode| {
-                let mut changes = Changes::default();
-                shared.engine.order(mode, shared.now, &mut changes);
-            };
-            order(Mode::ForcedClosed);
-            other.join().unwrap();
-            assert_eq!(shared.engine.state(), State::ForcedClosed);
-            shared.call(BAD);
-            assert_eq!(shared.engine.state(), State::ForcedClosed);
-            assert_eq!(shared.counts(), (1, 1));
-        });
+        model(
+            move || fragile_with(window),
+            |shared| {
+                let permit = shared.admitted();
+                let other = shared.spawn(move |shared| shared.record(permit, BAD));
+                let order = |mode| {
+                    let mut changes = Changes::default();
+                    shared.engine.order(mode, shared.now, &mut changes);
+                };
+                order(Mode::ForcedClosed);
+                other.join().unwrap();
+                assert_eq!(shared.engine.state(), State::ForcedClosed);
+                shared.call(BAD);
+                assert_eq!(shared.engine.state(), State::ForcedClosed);
+                assert_eq!(shared.counts(), (1, 1));
+            },
+        );
     }
 }
 
 // ----- probes -----
 
 /// Trips on the first failure.
-fn fragile() -> BreakerConfig {
-    let mut config = config(Window::Count(2));
+fn fragile_with(window: Window) -> BreakerConfig {
+    let mut config = config(window);
     config.consecutive_failures = Some(1);
     config
+}
+
+fn fragile() -> BreakerConfig {
+    fragile_with(Window::Count(2))
 }
 
 #[test]

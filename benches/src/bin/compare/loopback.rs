@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use benches::scenario::{BURST, RATE, SECOND};
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::Body;
@@ -20,10 +21,7 @@ use serde::Serialize;
 use tokio::{net::TcpListener, runtime, task::JoinSet};
 use tower::{Layer, Service, ServiceExt};
 
-use crate::{
-    peers::{self, BURST, RATE, SECOND},
-    stats,
-};
+use crate::{peers, stats};
 
 pub(crate) const GROUP: &str = "loopback";
 const CONNECTIONS: usize = 32;

@@ -9,11 +9,11 @@ use std::{
 };
 
 use benches::{
-    inner::{Answers, AtOnce},
-    scenario::{self, LIMIT, breaker, limit, retry, stack, timeout, trace},
+    inner::AtOnce,
+    scenario::{self, LIMIT, breaker, http_client, limit, retry, stack, timeout, trace},
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body_util::Full;
 use portcullis::{
     Stack,
@@ -144,7 +144,7 @@ fn keys(effort: Effort) -> Vec<Held> {
 }
 
 fn stacks() -> Vec<Held> {
-    let http = Answers(|| Response::new(Full::new(Bytes::from_static(b"an answer"))));
+    let http = http_client();
     vec![
         Held::with_peer(
             "idle stack without traces",
@@ -163,9 +163,9 @@ fn stacks() -> Vec<Held> {
 
 fn futures() -> Vec<Held> {
     let tower = tower::timeout::Timeout::new(AtOnce, LIMIT);
-    let http = Answers(|| Response::new(Full::new(Bytes::from_static(b"an answer"))));
+    let http = http_client();
     let request = || Request::new(Full::new(Bytes::from_static(b"a question")));
-    let http_client = future(http.clone(), request);
+    let http_alone = future(http.clone(), request);
     let http_stack = Stack::production("bench").build().expect("valid").layer(http);
     let resilience_timeout = future(peers::resilience_timeout().layer(AtOnce), || ());
     let resilience_retry = future(peers::resilience_retry().layer(AtOnce), || ());
@@ -189,7 +189,7 @@ fn futures() -> Vec<Held> {
         Held::with_peer(breaker.0, breaker.1, peer, resilience_breaker),
         Held::alone(traced.0, traced.1),
         Held::with_peer(stack.0, stack.1, "tower-resilience, four layers", resilience_stack),
-        Held::alone(http.0, http.1).noted(format!("the client's own takes {http_client} of them")),
+        Held::alone(http.0, http.1).noted(format!("the client's own takes {http_alone} of them")),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::Ready, num::NonZeroU32, time::Duration};
 
-use benches::scenario::LIMIT;
+use benches::scenario::{BURST, LIMIT, RATE, SECOND};
 use failsafe::{
     FailurePolicy,
     backoff::{self, EqualJittered},
@@ -27,10 +27,6 @@ use tower_resilience::{
     timelimiter::TimeLimiterLayer,
 };
 
-/// A limit that is not reached: so many a second, and at one moment.
-pub(crate) const RATE: u32 = 1_000_000_000;
-pub(crate) const BURST: u32 = 1_000_000_000;
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Longer than anything takes here.
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 

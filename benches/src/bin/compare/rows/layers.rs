@@ -1,22 +1,18 @@
 //! The clock, a bare service, and each layer alone on a call that succeeds at once.
 
-use std::{borrow::Cow, hint::black_box, time::Duration};
+use std::{hint::black_box, time::Duration};
 
 use benches::{
     inner::AtOnce,
-    scenario::{LIMIT, breaker, limit, retry, timeout},
+    scenario::{LIMIT, breaker, broken_by_key, limit, limited_by_key, retry, timeout},
 };
-use portcullis::{
-    breaker::{BreakerLayer, Window},
-    clock,
-    ratelimit::RateLimitLayer,
-};
+use portcullis::{breaker::Window, clock};
 use tower::Layer;
 
 use super::Plan;
 use crate::{
     measure::{Contest, Effort, Side},
-    peers::{self, BURST, RATE, SECOND},
+    peers,
     table::number,
 };
 
@@ -72,9 +68,7 @@ pub(super) fn plans() -> Vec<Plan> {
         }),
         // No peer has a Tower layer with keys.
         Plan::new(GROUP, "rate limit by key", |_| {
-            let keyed = RateLimitLayer::keyed("bench", key).rate(RATE, SECOND).burst(BURST);
-            let keyed = keyed.build().expect("valid");
-            Contest::new(Side::service("ours", keyed.layer(AtOnce)), [])
+            Contest::new(Side::service("ours", limited_by_key(AtOnce)), [])
         }),
         Plan::new(GROUP, "breaker, count window", |_| {
             let window = Window::Count(100);
@@ -86,8 +80,7 @@ pub(super) fn plans() -> Vec<Plan> {
         }),
         Plan::new(GROUP, "breaker, time window of 10 s, busy", busy),
         Plan::new(GROUP, "breaker by key", |_| {
-            let keyed = BreakerLayer::keyed("bench", key).build().expect("valid");
-            Contest::new(Side::service("ours", keyed.layer(AtOnce)), [])
+            Contest::new(Side::service("ours", broken_by_key(AtOnce)), [])
         }),
     ]
 }
@@ -106,10 +99,6 @@ fn busy(effort: Effort) -> Contest {
             number(peer_held as f64)
         ),
     )
-}
-
-fn key((): &()) -> Cow<'_, str> {
-    Cow::Borrowed("tenant-7")
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is what the clock is compared with")]

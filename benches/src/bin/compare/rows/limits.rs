@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 
+use benches::scenario::{BURST, RATE, SECOND};
 use portcullis::{
     clock,
     ratelimit::{Bucket, KeyedLimiter, Limiter, LimiterBuilder, Quota},
@@ -10,7 +11,7 @@ use portcullis::{
 use super::Plan;
 use crate::{
     measure::{Contest, Side},
-    peers::{self, BURST, GovernorKeyed, RATE, SECOND},
+    peers::{self, GovernorKeyed},
 };
 
 const GROUP: &str = "limits";
