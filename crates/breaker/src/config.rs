@@ -30,13 +30,13 @@ pub struct BreakerConfig {
     /// window of N calls. 20.
     pub minimum_calls: u32,
     /// So many failures in a row trip, however few calls there were: at least 1; `None` is off. 5.
-    #[cfg_attr(feature = "serde", serde(with = "or_off"))]
+    #[cfg_attr(feature = "serde", serde(with = "portcullis_core::off"))]
     pub consecutive_failures: Option<u32>,
     /// This share of failures in the window trips: above 0, at most 1; `None` is off. 0.5.
-    #[cfg_attr(feature = "serde", serde(with = "or_off"))]
+    #[cfg_attr(feature = "serde", serde(with = "portcullis_core::off"))]
     pub failure_rate: Option<f64>,
     /// This share of slow calls in the window trips: above 0, at most 1; `None` is off. Off.
-    #[cfg_attr(feature = "serde", serde(with = "or_off"))]
+    #[cfg_attr(feature = "serde", serde(with = "portcullis_core::off"))]
     pub slow_rate: Option<f64>,
     /// A call that takes longer than this is slow: above 0. Must be set if `slow_rate` is. Unset.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
@@ -331,40 +331,5 @@ impl Ramp {
     #[cfg(feature = "serde")]
     const fn linear() -> f64 {
         1.0
-    }
-}
-
-/// A setting that is on unless it says `"off"`: formats such as TOML have no null.
-#[cfg(feature = "serde")]
-mod or_off {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum OrOff<T> {
-        On(T),
-        Off(Off),
-    }
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "snake_case")]
-    enum Off {
-        Off,
-    }
-
-    pub(super) fn serialize<S: Serializer, T: Serialize + Copy>(
-        value: &Option<T>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        value.map_or(OrOff::Off(Off::Off), OrOff::On).serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-        from: D,
-    ) -> Result<Option<T>, D::Error> {
-        Ok(match Option::<OrOff<T>>::deserialize(from)? {
-            Some(OrOff::On(value)) => Some(value),
-            Some(OrOff::Off(_)) | None => None,
-        })
     }
 }

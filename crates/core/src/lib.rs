@@ -22,7 +22,7 @@
 //! # Features
 //!
 //! - `tracing`: the `Tracing` observer.
-//! - `serde`: outcomes and trace ids as serde types.
+//! - `serde`: outcomes and trace ids as serde types; settings that a file can switch off.
 
 pub mod call;
 mod classify;
@@ -34,6 +34,8 @@ mod invalid;
 mod keep;
 mod key;
 mod keyed;
+#[cfg(feature = "serde")]
+pub mod off;
 mod outcome;
 mod reason;
 mod registry;

@@ -41,8 +41,8 @@ pub struct RetryConfig {
     /// to 1 day; 60 s by default.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub max_hint: Duration,
-    /// What keeps retries from amplifying an outage; `None` (in a file: `false`) for no such limit.
-    #[cfg_attr(feature = "serde", serde(with = "budget_or_false"))]
+    /// What keeps retries from amplifying an outage; `None` (in a file: `"off"`) for no such limit.
+    #[cfg_attr(feature = "serde", serde(with = "portcullis_core::off"))]
     pub budget: Option<BudgetConfig>,
 }
 
@@ -268,55 +268,4 @@ pub(crate) fn at_most_longest(field: &'static str, value: Duration) -> Result<()
         return Err(Invalid::new(field, value, LONGEST_ALLOWED));
     }
     Ok(())
-}
-
-/// A budget's settings, or `false` for none: not every file format has a null.
-#[cfg(feature = "serde")]
-mod budget_or_false {
-    use std::fmt;
-
-    use serde::{
-        Deserialize, Deserializer, Serialize, Serializer,
-        de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
-    };
-
-    use super::BudgetConfig;
-
-    pub(super) fn serialize<S: Serializer>(
-        budget: &Option<BudgetConfig>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match budget {
-            Some(config) => config.serialize(serializer),
-            None => serializer.serialize_bool(false),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<BudgetConfig>, D::Error> {
-        struct Settings;
-
-        impl<'de> Visitor<'de> for Settings {
-            type Value = Option<BudgetConfig>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a budget's settings, or false")
-            }
-
-            fn visit_bool<E: Error>(self, on: bool) -> Result<Self::Value, E> {
-                Ok(on.then(BudgetConfig::default))
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                BudgetConfig::deserialize(MapAccessDeserializer::new(map)).map(Some)
-            }
-        }
-
-        deserializer.deserialize_any(Settings)
-    }
 }

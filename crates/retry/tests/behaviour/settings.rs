@@ -138,12 +138,12 @@ mod files {
 
     #[test]
     fn a_budget_can_be_switched_off() {
-        for off in ["false", "null"] {
+        for off in [r#""off""#, "null"] {
             let config = read(&format!(r#"{{ "budget": {off} }}"#)).unwrap();
             assert_eq!(config.budget, None);
         }
-        let on = read(r#"{ "budget": true }"#).unwrap();
-        assert_eq!(on.budget, Some(BudgetConfig::default()));
+        let neither = read(r#"{ "budget": false }"#).unwrap_err();
+        assert!(neither.contains(r#"expected a setting, or "off""#), "{neither}");
     }
 
     #[test]
