@@ -2,20 +2,23 @@
 
 use std::borrow::Cow;
 
-use http::{Request, header};
+use http::{Request, header, uri::Scheme};
 use portcullis_core::Key;
 
-/// The host and port that a request goes to, in lower case: of its URI, else of its `Host` header.
+/// The host and port that a request goes to: of its URI, else of its `Host` header.
 ///
-/// Credentials in the URI are left out. A request that names no host has the key `""`.
+/// One server has one key: letters are in lower case, and what changes nothing is left out, which is a
+/// port that the URI's scheme has anyway, a dot at the name's end, and credentials. A request that names
+/// no host has the key `""`.
 ///
 /// ```
 /// use http::Request;
 /// use portcullis_core::Key;
 /// use portcullis_http::ByHost;
 ///
-/// let request = Request::get("http://Payments.internal:8080/42").body(()).unwrap();
-/// assert_eq!(ByHost.key(&request), "payments.internal:8080");
+/// let key = |uri: &str| ByHost.key(&Request::get(uri).body(()).unwrap()).into_owned();
+/// assert_eq!(key("http://Payments.internal:8080/42"), "payments.internal:8080");
+/// assert_eq!(key("https://user:secret@payments.internal.:443/"), "payments.internal");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByHost;
@@ -25,15 +28,19 @@ pub struct ByHost;
 impl<B> Key<Request<B>> for ByHost {
     fn key<'r>(&self, req: &'r Request<B>) -> Cow<'r, str> {
         let host = match req.uri().authority() {
-            Some(authority) => without_credentials(authority.as_str()),
+            Some(authority) => {
+                let host = without_credentials(authority.as_str());
+                without_port_of(req.uri().scheme(), host)
+            }
             None => {
                 let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
                 host.unwrap_or_default().trim()
             }
         };
+        let host = without_dot(host);
         match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(host.to_ascii_lowercase()),
-            false => Cow::Borrowed(host),
+            false => host,
         }
     }
 }
@@ -45,6 +52,25 @@ impl<B> Key<Request<B>> for ByHost {
 fn without_credentials(authority: &str) -> &str {
     let at = authority.bytes().rposition(|byte| byte == b'@');
     at.map_or(authority, |at| &authority[at + 1..])
+}
+
+fn without_port_of<'a>(scheme: Option<&Scheme>, host: &'a str) -> &'a str {
+    let usual = match scheme {
+        Some(scheme) if *scheme == Scheme::HTTP => ":80",
+        Some(scheme) if *scheme == Scheme::HTTPS => ":443",
+        _ => return host,
+    };
+    host.strip_suffix(usual).unwrap_or(host)
+}
+
+/// Without the dot that says that a name is complete.
+fn without_dot(host: &str) -> Cow<'_, str> {
+    let end = host.bytes().rposition(|byte| byte == b':').unwrap_or(host.len());
+    match host[..end].strip_suffix('.') {
+        None => Cow::Borrowed(host),
+        Some(name) if end == host.len() => Cow::Borrowed(name),
+        Some(name) => Cow::Owned([name, &host[end..]].concat()),
+    }
 }
 
 #[cfg(test)]
@@ -68,7 +94,23 @@ mod tests {
 
     #[test]
     fn credentials_are_no_part_of_it() {
-        assert_eq!(key("http://user:secret@a.test:80/", None), "a.test:80");
+        assert_eq!(key("http://user:secret@a.test:8080/", None), "a.test:8080");
+    }
+
+    #[test]
+    fn a_server_has_one_key_however_it_is_written() {
+        for uri in ["http://a.test", "http://A.test:80/", "http://a.test.:80", "http://a.test./x"] {
+            assert_eq!(key(uri, None), "a.test", "{uri}");
+        }
+        assert_eq!(key("https://a.test:443/", None), "a.test");
+        assert_eq!(key("https://a.test.:8443/", None), "a.test:8443");
+        // Other ports are other servers, and so is each port that the scheme does not imply.
+        assert_eq!(key("https://a.test:80/", None), "a.test:80");
+        assert_eq!(key("http://a.test:8080/", None), "a.test:8080");
+        // Nothing tells which scheme a request goes by whose URI is a path.
+        assert_eq!(key("/x", Some("a.test:80")), "a.test:80");
+        assert_eq!(key("http://[::1]:80/", None), "[::1]");
+        assert_eq!(key("http://[::1]/", None), "[::1]");
     }
 
     #[test]
