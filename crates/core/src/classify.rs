@@ -31,6 +31,16 @@ pub trait Classify<Res> {
         false
     }
 
+    /// Whether `error`, which came when the call's deadline had passed, says no more than that. Such a
+    /// one is as the timeout layer's own.
+    ///
+    /// So it is with clients that learn the deadline from the request and keep it too: their timer
+    /// runs out together with ours, and their error would come up in its place.
+    #[inline]
+    fn stands_for_deadline(&self, _error: &Error) -> bool {
+        false
+    }
+
     /// Hands a result up when nobody wants to know how the call ends: as
     /// [`classify`](Self::classify) does with [nothing to report to](Completion::none).
     ///
@@ -195,6 +205,11 @@ impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
     #[inline]
     fn ends_at_head(&self) -> bool {
         (**self).ends_at_head()
+    }
+
+    #[inline]
+    fn stands_for_deadline(&self, error: &Error) -> bool {
+        (**self).stands_for_deadline(error)
     }
 
     #[inline]

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 /// several types, as the one by host of `portcullis-http` does. A caller's
 /// [`key`](crate::call::With::key) goes before it.
 pub trait Key<Req> {
-    /// The key of `req`.
-    fn key<'r>(&self, req: &'r Req) -> Cow<'r, str>;
+    /// The key of `req`: a text of the request, of what finds keys, or a new one.
+    fn key<'r>(&'r self, req: &'r Req) -> Cow<'r, str>;
 }
 
 // ===== impl Key =====
@@ -19,7 +19,7 @@ where
     F: for<'r> Fn(&'r Req) -> Cow<'r, str>,
 {
     #[inline]
-    fn key<'r>(&self, req: &'r Req) -> Cow<'r, str> {
+    fn key<'r>(&'r self, req: &'r Req) -> Cow<'r, str> {
         self(req)
     }
 }

@@ -321,7 +321,7 @@ impl Watching {
         };
         let error = self.done.elapsed_with(outcome, until.phase, until.limit);
         match self.judge.trailers {
-            Some(_) => Ok(Frame::trailers(grpc::deadline_exceeded())),
+            Some(_) => Ok(Frame::trailers(grpc::deadline_exceeded(&error.to_string()))),
             None => Err(error),
         }
     }

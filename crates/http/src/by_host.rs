@@ -26,7 +26,7 @@ pub struct ByHost;
 // ===== impl ByHost =====
 
 impl<B> Key<Request<B>> for ByHost {
-    fn key<'r>(&self, req: &'r Request<B>) -> Cow<'r, str> {
+    fn key<'r>(&'r self, req: &'r Request<B>) -> Cow<'r, str> {
         let host = match req.uri().authority() {
             Some(authority) => {
                 let host = without_credentials(authority.as_str());

@@ -10,6 +10,8 @@ use crate::{Body, body::Judge, client, hint};
 /// gRPC's status, in trailers or in a head that is all there is.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
 /// Judges gRPC calls by their status, which arrives in the trailers after the body, or in the head
 /// when there is no body.
 ///
@@ -48,14 +50,30 @@ mod code {
 }
 
 /// Trailers that say a deadline ran out, for a body that is ended here.
-pub(crate) fn deadline_exceeded() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
+pub(crate) fn deadline_exceeded(message: &str) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
     let mut status = HeaderValue::from(u16::from(code::DEADLINE_EXCEEDED));
     // The mark by which the bodies around ours know whose status it is: trailers have no room for a
     // note that would not go over the wire. To HTTP/2 it means a value that is not put in a table.
     status.set_sensitive(true);
     trailers.insert(GRPC_STATUS, status);
+    write_message(&mut trailers, message);
     trailers
+}
+
+/// Writes `grpc-message`: what is not printable ASCII, and the percent sign, percent-encoded (gRPC
+/// over HTTP/2, "Responses").
+pub(crate) fn write_message(headers: &mut HeaderMap, text: &str) {
+    let mut message = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => message.push(char::from(byte)),
+            _ => message.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
 }
 
 /// Whether these trailers are not the server's, but of a body that was [ended
@@ -165,6 +183,11 @@ where
             },
             Err(error) => Verdict::Final(client::outcome(error)),
         }
+    }
+
+    /// A gRPC client reads `grpc-timeout` and gives up by itself when it runs out.
+    fn stands_for_deadline(&self, error: &Error) -> bool {
+        error.rejection().is_none()
     }
 
     fn classify(

@@ -5,6 +5,7 @@
 //!   of a timeout layer hold until then.
 //! - [`CloneBody`] and [`BufferBody`] keep requests so that they can be sent again.
 //! - [`PropagateLayer`] tells the server the time left, the attempt and the trace.
+//! - [`GrpcCallLayer`] takes a gRPC call's operation and deadline from its request.
 //! - [`trace_context`] reads and writes W3C Trace Context.
 //! - [`RejectionsLayer`] turns refusals into responses.
 //! - [`hint`] reads the server's advice on when to come back.
@@ -35,6 +36,7 @@ mod by_host;
 mod classify;
 mod client;
 mod grpc;
+mod grpc_call;
 pub mod hint;
 mod keep;
 mod propagate;
@@ -47,6 +49,7 @@ pub use self::{
     by_host::ByHost,
     classify::HttpClassifier,
     grpc::{GRPC_STATUS, GrpcClassifier},
+    grpc_call::{GrpcCall, GrpcCallLayer, grpc_method},
     hint::GRPC_RETRY_PUSHBACK_MS,
     keep::{BufferBody, CloneBody, KeptBuffer, KeptClone, ReplayBody},
     propagate::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
 use portcullis_core::{BoxError, Error, FaultKind, Rejection, RejectionKind};
@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    grpc::{GRPC_STATUS, is_grpc},
+    grpc::{GRPC_STATUS, is_grpc, write_message},
     hint::{self, GRPC_RETRY_PUSHBACK_MS},
 };
 
@@ -166,19 +166,4 @@ fn respond(rejection: &dyn Rejection, grpc: bool) -> Response<Full<Bytes>> {
         *response.body_mut() = Full::from(text);
     }
     response
-}
-
-/// Writes `grpc-message`: what is not printable ASCII, and the percent sign, percent-encoded (gRPC
-/// over HTTP/2, "Responses").
-fn write_message(headers: &mut HeaderMap, text: &str) {
-    let mut message = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b' '..=b'~' if byte != b'%' => message.push(char::from(byte)),
-            _ => message.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert("grpc-message", message);
-    }
 }

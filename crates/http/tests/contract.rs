@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use portcullis_http::{PropagateLayer, RejectionsLayer};
+use portcullis_http::{GrpcCallLayer, PropagateLayer, RejectionsLayer};
 use portcullis_testkit::{ScriptedService, assert_send, assert_sync, contract::Suite};
 use tower_layer::Layer;
 
@@ -21,10 +21,22 @@ async fn rejections_keep_towers_contract() {
     Suite::with(Request::default, Response::default, layered).run().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn grpc_calls_keep_towers_contract() {
+    let layered = |inner: Inner| GrpcCallLayer::new().layer(inner);
+    let request = || {
+        let request = Request::post("/a.B/C").header("content-type", "application/grpc");
+        request.header("grpc-timeout", "99999999H").body(Full::default()).unwrap()
+    };
+    Suite::with(request, Response::default, layered).run().await;
+}
+
 #[test]
 fn layers_go_where_services_go() {
     assert_send::<PropagateLayer>();
     assert_sync::<PropagateLayer>();
+    assert_send::<GrpcCallLayer>();
+    assert_sync::<GrpcCallLayer>();
     assert_send::<RejectionsLayer>();
     assert_sync::<RejectionsLayer>();
 }

@@ -202,7 +202,9 @@ where
         (Ok(response), _) => classify.hand_up(Ok(response)),
         (Err(error), teller) => {
             let error = Error::inner(error);
-            let kept = |whole: &Until| whole.is_kept_by(&error) && whole.at <= call.ended();
+            let ours =
+                |whole: &Until| whole.is_kept_by(&error) || classify.stands_for_deadline(&error);
+            let kept = |whole: &Until| ours(whole) && whole.at <= call.ended();
             match (plan.whole().filter(kept), teller) {
                 (Some(whole), teller) => Err(teller.elapsed(plan, call.clone(), whole)),
                 (None, Teller::Of(shared)) => {

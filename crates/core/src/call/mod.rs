@@ -1,5 +1,6 @@
 //! The scope of a call: what its layers share, carried by the task.
 
+mod operation;
 mod overrides;
 mod scope;
 mod timer;
@@ -11,6 +12,7 @@ use std::{
 };
 
 pub use self::{
+    operation::Operation,
     overrides::{Overrides, With, with},
     scope::{Scoped, expire, is_expired, poll},
     timer::LeftTimer,
@@ -63,6 +65,8 @@ struct Company {
 struct Orders {
     overrides: Overrides,
     observer: Option<Arc<dyn Observer>>,
+    /// Whether the name among them is one that a layer found, and not the caller's word.
+    found: bool,
 }
 
 // ===== impl Call =====
@@ -195,14 +199,15 @@ impl Call {
     #[must_use]
     pub fn with_overrides(self, overrides: Overrides) -> Self {
         let observer = self.observer().cloned();
-        self.with_orders(Orders { overrides, observer })
+        self.with_orders(Orders { overrides, observer, found: false })
     }
 
     /// A child whose events are told to `observer`, in place of its parent's.
     #[must_use]
     pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
-        let overrides = self.overrides().clone();
-        self.with_orders(Orders { overrides, observer: Some(observer) })
+        let Orders { overrides, found, .. } =
+            self.company.orders.as_deref().cloned().unwrap_or_default();
+        self.with_orders(Orders { overrides, observer: Some(observer), found })
     }
 
     fn with_orders(mut self, orders: Orders) -> Self {

@@ -56,7 +56,11 @@ pub struct With {
 /// ```
 pub fn with() -> With {
     let call = Call::current();
-    let overrides = call.overrides().clone();
+    let mut overrides = call.overrides().clone();
+    if !call.is_named() {
+        // One that a layer found is of the call around, and no word of the caller's.
+        overrides.name = None;
+    }
     With { call, overrides }
 }
 
@@ -71,6 +75,13 @@ impl Overrides {
         key: None,
         name: None,
     };
+
+    /// Whether nothing is ordered, but for a name.
+    pub(super) fn is_name_alone(&self) -> bool {
+        let Self { timeout, max_attempts, idempotent, cost, key, name: _ } = self;
+        let limits = timeout.is_none() && max_attempts.is_none();
+        limits && idempotent.is_none() && cost.is_none() && key.is_none()
+    }
 }
 
 // ===== impl With =====

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use portcullis_core::{Call, Phase, call, clock};
-use portcullis_testkit::call as ask;
+use portcullis_core::{ByResult, Call, Classify, Completion, Error, Phase, Verdict, call, clock};
+use portcullis_testkit::{Script, Step, TestError, call as ask};
 use portcullis_timeout::TimeoutLayer;
 use tokio::time::Instant;
 use tower_layer::Layer;
 
-use crate::kit::{Inner, MS, elapsed, hanging, telling_time_left};
+use crate::kit::{Inner, Log, MS, elapsed, hanging, telling_time_left};
 
 // ===== the deadline =====
 
@@ -124,4 +124,46 @@ async fn a_scopes_deadline_stays_inherited_at_every_height() {
     let deadline = clock::now() + 30 * MS;
     let answer = call::with().deadline(deadline).run(ask(&mut service, ())).await;
     assert_eq!(answer.unwrap_err().to_string(), "inner: inherited limit of 30ms ran out");
+}
+
+// ===== clients that keep the deadline, too =====
+
+/// Knows a client that gives up by itself at the deadline.
+#[derive(Clone)]
+struct KnowsItsClient;
+
+impl<Res> Classify<Res> for KnowsItsClient {
+    type Response = Res;
+
+    fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
+        ByResult.at_head(result)
+    }
+
+    fn stands_for_deadline(&self, error: &Error) -> bool {
+        error.is::<TestError>()
+    }
+
+    fn classify(&self, result: Result<Res, Error>, done: Completion) -> Result<Res, Error> {
+        ByResult.classify(result, done)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_gives_up_at_the_deadline_is_the_deadline() {
+    let gives_up = |after| Inner::new(Script::repeat(Step::Err(TestError("expired")).after(after)));
+    let layer = TimeoutLayer::total("search", 50 * MS).unwrap();
+    let error = ask(&mut layer.layer(gives_up(50 * MS)), ()).await.unwrap_err();
+    assert!(error.is::<TestError>(), "nobody said what that client does");
+
+    let log = Log::default();
+    let layer = TimeoutLayer::builder("search").total(50 * MS).observe(log.clone());
+    let layer = layer.classify(KnowsItsClient).build().unwrap();
+    assert_eq!(
+        elapsed(ask(&mut layer.layer(gives_up(50 * MS)), ()).await),
+        (Phase::Total, 50 * MS)
+    );
+    assert_eq!(log.take()[0], "timed out: total 50ms after 50ms");
+
+    let error = ask(&mut layer.layer(gives_up(49 * MS)), ()).await.unwrap_err();
+    assert!(error.is::<TestError>(), "earlier it is the client's own failure");
 }
