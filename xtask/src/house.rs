@@ -25,6 +25,7 @@ const LAYERS: [&str; 5] = [
     "portcullis-trace",
 ];
 const HTTP: &str = "portcullis-http";
+const PROCESS: &str = "portcullis-process";
 
 /// Folders whose packages nothing depends on.
 const LEAVES: [&str; 6] = ["benches", "examples", "fuzz", "simulator", "tests", "xtask"];
@@ -95,7 +96,7 @@ fn dependencies(member: &Member, members: &[Member], found: &mut Vec<String>) {
     let name = &member.name;
     let allowed: Option<&[&str]> = match name.as_str() {
         CORE | TESTKIT => Some(&[]),
-        HTTP => Some(&[CORE]),
+        HTTP | PROCESS => Some(&[CORE]),
         layer if LAYERS.contains(&layer) => Some(&[CORE]),
         _ => None,
     };

@@ -58,7 +58,7 @@ pub use self::{
     keep::{ByClone, Cloned, Keep, Kept},
     key::Key,
     keyed::Keyed,
-    outcome::{Fault, FaultKind, Hint, Outcome, Replay, Throttle},
+    outcome::{Fault, FaultKind, Hint, Outcome, ProcessFault, Replay, Throttle},
     reason::Reason,
     registry::Registry,
     trace::{ParseIdError, Record, RemoteTrace, SpanId, TraceContext, TraceId},

@@ -81,8 +81,37 @@ pub enum FaultKind {
     Body,
     /// A layer below refused the call; the peer never saw it.
     Rejected,
+    /// A process exited with this code.
+    Exit(i32),
+    /// A process was ended by this signal.
+    Signal(i32),
+    /// A process could not be run, or its output not be understood.
+    Process(ProcessFault),
     /// Anything else.
     Other,
+}
+
+/// Where running a process failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+#[non_exhaustive]
+pub enum ProcessFault {
+    /// It could not be started.
+    Start,
+    /// Its standard input could not be written.
+    Stdin,
+    /// Its standard output could not be read, or was more than is kept.
+    Stdout,
+    /// Its standard error could not be read, or was more than is kept.
+    Stderr,
+    /// Its end could not be waited for.
+    Wait,
+    /// What it put out could not be understood.
+    Parse,
 }
 
 /// Whether a request may be sent again without repeating an effect.
@@ -245,7 +274,27 @@ impl fmt::Display for FaultKind {
             Self::Grpc(code) => write!(f, "grpc status {code}"),
             Self::Body => f.write_str("body"),
             Self::Rejected => f.write_str("rejected"),
+            Self::Exit(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Process(fault) => write!(f, "process {}", fault.as_str()),
             Self::Other => f.write_str("other"),
+        }
+    }
+}
+
+// ===== impl ProcessFault =====
+
+impl ProcessFault {
+    /// One bounded word, fit for a metric's label.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stdin => "stdin",
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Wait => "wait",
+            Self::Parse => "parse",
         }
     }
 }

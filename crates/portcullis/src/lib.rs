@@ -6,6 +6,7 @@
 //!
 //! - `breaker`, `ratelimit`, `retry`, `timeout`, `trace`: the layers, each by itself.
 //! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
+//! - `process`: child processes as services.
 //! - `stack`: the ready-made [`Stack`] of them all.
 //! - `tracing`: the [`Tracing`] observer.
 //! - `serde`: settings that read from files.
@@ -19,6 +20,8 @@ pub use portcullis_core::*;
 pub use portcullis_breaker as breaker;
 #[cfg(feature = "http")]
 pub use portcullis_http as http;
+#[cfg(feature = "process")]
+pub use portcullis_process as process;
 #[cfg(feature = "ratelimit")]
 pub use portcullis_ratelimit as ratelimit;
 #[cfg(feature = "retry")]
@@ -68,6 +71,9 @@ mod pages {
     mod core {}
     #[doc = include_str!("../../../docs/http.md")]
     mod http {}
+    #[cfg(feature = "process")]
+    #[doc = include_str!("../../../docs/process.md")]
+    mod process {}
     #[doc = include_str!("../../../docs/ratelimit.md")]
     mod ratelimit {}
     #[doc = include_str!("../../../docs/retry.md")]
