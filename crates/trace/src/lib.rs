@@ -35,10 +35,13 @@
 //! # Features
 //!
 //! - `serde`: [`TraceConfig`] reads from files; the [`record`] reads and writes.
+//! - `conformance`: what every [`TraceStore`] must do, as checks for your own.
 
 mod bar;
 mod buffer;
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod describe;
 mod desk;
 mod engine;

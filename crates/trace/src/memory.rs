@@ -181,7 +181,12 @@ impl Contents {
         let place = Cursor::after(&trace);
         let bytes = trace.size() + ENTRY;
         let id = trace.id;
+        // Where it stands, and where it stood if it comes again with another start.
         self.forget(place);
+        let known = self.by_id.get(&id).into_iter().flatten();
+        if let Some(before) = known.copied().find(|known| known.span() == place.span()) {
+            self.forget(before);
+        }
         self.bytes += bytes;
         self.by_id.entry(id).or_default().push(place);
         self.traces.insert(place, Entry { trace, bytes });

@@ -2,6 +2,9 @@
 //!
 //! Times within a trace are offsets from its start, by the monotonic clock; only
 //! [`Trace::started_at`] is a date. Every list is bounded, and what was left out is counted.
+//!
+//! With the feature `serde` it reads and writes. What there is none of is not written: no error, an
+//! empty list, nothing omitted.
 
 use std::{
     borrow::Cow,
@@ -25,6 +28,7 @@ pub struct Trace {
     /// The span of the whole; with the id it names this record.
     pub span: SpanId,
     /// The span that this one belongs under, in another record: what came with a request.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub parent: Option<SpanId>,
     /// What was executed.
     pub name: String,
@@ -35,12 +39,16 @@ pub struct Trace {
     /// How it ended.
     pub status: Status,
     /// What the caller noted.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub attributes: Vec<(String, String)>,
     /// What came out of the scope itself, if that was noted.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub output: Option<Output>,
     /// The text of the error that the scope itself ended in.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub error: Option<String>,
     /// Events told within the scope but within no call of it.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub events: Vec<Event>,
     /// The share of traces like this that is kept, in (0, 1]; this one stands for `1 / rate`.
     pub sampling_rate: f64,
@@ -48,8 +56,10 @@ pub struct Trace {
     pub kept: Kept,
     /// Calls and nested scopes, in the order of their starts. Where the trace is one call outside of
     /// any scope, that is the first.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub calls: Vec<Call>,
     /// What there was no room for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_default"))]
     pub omitted: Omitted,
 }
 
@@ -63,41 +73,55 @@ pub struct Call {
     /// Its span.
     pub span: SpanId,
     /// The span that it was made in: the trace's own, a nested scope's, or another call's.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub parent: Option<SpanId>,
     /// The name of the layer that recorded it, or of the scope.
     pub name: String,
     /// What was asked for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub operation: Option<String>,
     /// Whom.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub target: Option<String>,
     /// The key that it was asked under.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub key: Option<String>,
     /// When it started.
     pub started: Duration,
     /// How long it took, to the end of the response's body.
     pub duration: Duration,
     /// How long the response's head took, if it came.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub head_after: Option<Duration>,
     /// How it ended.
     pub status: Status,
     /// What kind of failure it was, in a bounded number of words: `timeout`, `status 503`,
     /// `rejected: open`.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub error_kind: Option<String>,
     /// The text of the error, with its causes.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub error: Option<String>,
     /// What the caller noted, of a scope.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub attributes: Vec<(String, String)>,
     /// What was asked of the inner service, once or more.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub attempts: Vec<Attempt>,
     /// What the layers decided.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
     pub events: Vec<Event>,
     /// What came out of it, if that is captured.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub output: Option<Output>,
     /// Attempts whose events there was no room for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_default"))]
     pub omitted_attempts: u32,
     /// Events there was no room for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_default"))]
     pub omitted_events: u32,
     /// Attributes there was no room for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_default"))]
     pub omitted_attributes: u32,
 }
 
@@ -128,14 +152,17 @@ pub struct Attempt {
     /// When it started, from the start of the trace.
     pub started: Duration,
     /// How long the response's head took, if it came.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub head_after: Option<Duration>,
     /// How long it took to its end.
     pub ended_after: Duration,
     /// What became of it.
     pub outcome: Outcome,
     /// Whether it could be repeated, and what the peer advised.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub replay: Option<Replay>,
     /// The peer's advice.
+    #[cfg_attr(feature = "serde", serde(default = "no_hint", skip_serializing_if = "is_no_hint"))]
     pub hint: Hint,
 }
 
@@ -151,14 +178,17 @@ pub struct Event {
     /// The layer's name.
     pub name: String,
     /// The key it was decided for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub key: Option<String>,
     /// Which attempt it was about, from 1; 0 for the call as a whole.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_default"))]
     pub attempt: u32,
     /// What: `admitted`, `rejected`, `retrying`, …
     pub what: Cow<'static, str>,
     /// The whole sentence, with the reason and its numbers.
     pub why: String,
     /// How long the wait is that it begins, for `retrying`, or ends, for `waited`.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub wait: Option<Duration>,
 }
 
@@ -170,6 +200,7 @@ pub struct Output {
     /// The beginning.
     pub text: String,
     /// Characters left out.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_default"))]
     pub omitted: usize,
 }
 
@@ -282,4 +313,21 @@ impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+// ===== what is not written =====
+
+#[cfg(feature = "serde")]
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(feature = "serde")]
+fn no_hint() -> Hint {
+    Hint::None
+}
+
+#[cfg(feature = "serde")]
+fn is_no_hint(hint: &Hint) -> bool {
+    *hint == Hint::None
 }

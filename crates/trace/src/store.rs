@@ -28,6 +28,8 @@ use crate::record::{Status, Trace};
 /// Newest first means by [`started_at`](Trace::started_at), then by span, both descending: an order
 /// in which a trace has its fixed place, so that no page shows twice what others do while traces
 /// arrive.
+///
+/// With the feature `conformance`, `conformance::check` holds a store to all this.
 pub trait TraceStore: Send + Sync + 'static {
     /// Takes traces. One whose id and span are there already replaces it.
     ///
@@ -57,8 +59,9 @@ pub trait TraceStore: Send + Sync + 'static {
     /// If they could not be deleted.
     fn delete_older_than(&self, date: SystemTime) -> Result<u64, BoxError>;
 
-    /// Forgets what is older than the store keeps traces. The recorder asks for it at its start and
-    /// every hour.
+    /// Forgets what is older than the store keeps traces, and says how many. The recorder asks for it
+    /// at its start and every hour. A store may forget by the day, as long as it shows nothing that is
+    /// too old.
     ///
     /// # Errors
     ///

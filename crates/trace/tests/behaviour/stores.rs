@@ -179,3 +179,14 @@ async fn the_record_survives_being_written_and_read() {
     assert_eq!(serde_json::from_str::<Trace>(&text).unwrap(), *trace);
     assert!(text.contains(&format!("\"id\":\"{}\"", trace.id)), "{text}");
 }
+
+#[cfg(feature = "conformance")]
+#[test]
+fn memory_does_what_every_store_must() {
+    use portcullis_trace::conformance;
+
+    conformance::check(MemoryStore::new);
+    for seed in 0..20 {
+        conformance::history(&MemoryStore::new(), seed, 100);
+    }
+}
