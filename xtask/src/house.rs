@@ -39,6 +39,8 @@ pub(crate) struct Member {
     pub(crate) manifest: Manifest,
     pub(crate) has_readme: bool,
     pub(crate) has_library: bool,
+    /// By name, `default` among them if there is one.
+    pub(crate) features: Vec<String>,
     /// What it needs to be built, be it by default, by a feature or on one platform.
     pub(crate) normal: BTreeSet<String>,
     /// The same, and what its tests need.
@@ -49,6 +51,11 @@ impl Member {
     /// Whether it is one of the crates, and not a test, an example, a bench or a tool.
     pub(crate) fn is_crate(&self) -> bool {
         self.folder.starts_with("crates")
+    }
+
+    /// Whether it is one of the crates that others use.
+    pub(crate) fn is_library(&self) -> bool {
+        self.is_crate() && self.has_library
     }
 
     fn is_leaf(&self) -> bool {
@@ -74,6 +81,7 @@ pub(crate) fn members() -> io::Result<Vec<Member>> {
                 .find(|other| other.name == package.name)
                 .map(|other| other.dependencies.clone())
                 .unwrap_or_default(),
+            features: package.features,
             name: package.name,
         });
     }
@@ -149,6 +157,7 @@ fn speaks_http(dependency: &str) -> bool {
 struct Package {
     name: String,
     folder: PathBuf,
+    features: Vec<String>,
     dependencies: BTreeSet<String>,
 }
 
@@ -161,7 +170,7 @@ fn tree(edges: &str) -> io::Result<Vec<Package>> {
         // A package's dependencies are printed however often it was met before.
         "--no-dedupe",
         "--prefix=depth",
-        "--format={p}",
+        "--format={p}\t{f}",
         "--target=all",
         "--edges",
         edges,
@@ -174,12 +183,13 @@ fn tree(edges: &str) -> io::Result<Vec<Package>> {
     Ok(packages(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Reads `0name v0.1.0 (folder)` as a package and `1name v0.1.0 …` as a dependency of the package
-/// before it.
+/// Reads `0name v0.1.0 (folder)` and, after a tab, its features as a package and `1name v0.1.0 …` as a
+/// dependency of the package before it.
 fn packages(tree: &str) -> Vec<Package> {
     let mut packages: Vec<Package> = Vec::new();
     for line in tree.lines() {
         let (depth, rest) = line.split_at(line.len().min(1));
+        let (rest, features) = rest.split_once('\t').unwrap_or((rest, ""));
         let name = rest.split(' ').next().unwrap_or_default().to_owned();
         match (depth, packages.last_mut()) {
             ("0", _) => packages.push(Package {
@@ -188,6 +198,11 @@ fn packages(tree: &str) -> Vec<Package> {
                     .rsplit_once(" (")
                     .map(|(_, folder)| Path::new(folder.trim_end_matches(')')).to_owned())
                     .unwrap_or_default(),
+                features: features
+                    .split(',')
+                    .filter(|feature| !feature.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
                 dependencies: BTreeSet::new(),
             }),
             ("1", Some(package)) => {
@@ -214,6 +229,7 @@ mod tests {
             manifest: Manifest::parse(MANIFEST),
             has_readme: true,
             has_library: true,
+            features: Vec::new(),
             any: normal.iter().cloned().chain(dev.iter().map(ToString::to_string)).collect(),
             normal,
         }
@@ -322,16 +338,19 @@ mod tests {
 
     #[test]
     fn reads_the_tree_that_cargo_prints() {
-        let tree = "0portcullis-core v0.1.0 (/a folder/crates/core)\n1tokio v1.54.1\n\
-                    1serde_derive v1.0.0 (proc-macro)\n\n0macros v0.1.0 (proc-macro) (/b/macros)\n";
+        let tree = "0portcullis-core v0.1.0 (/a folder/crates/core)\tdefault,serde\n\
+                    1tokio v1.54.1\trt,time\n1serde_derive v1.0.0 (proc-macro)\tdefault\n\n\
+                    0macros v0.1.0 (proc-macro) (/b/macros)\t\n";
         let core = Package {
             name: CORE.to_owned(),
             folder: "/a folder/crates/core".into(),
+            features: ["default", "serde"].map(str::to_owned).into(),
             dependencies: ["serde_derive", "tokio"].map(str::to_owned).into(),
         };
         let macros = Package {
             name: "macros".to_owned(),
             folder: "/b/macros".into(),
+            features: Vec::new(),
             dependencies: BTreeSet::new(),
         };
         assert_eq!(packages(tree), [core, macros]);

@@ -3,7 +3,8 @@
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::{
-    house,
+    api, features,
+    house::{self, Member},
     runner::{Outcome, Runner, cargo, ci, root, status},
 };
 
@@ -31,12 +32,7 @@ pub(crate) fn run() -> ExitCode {
             for violation in &found {
                 eprintln!("house: {violation}");
             }
-            libraries.extend(
-                members
-                    .into_iter()
-                    .filter(|member| member.is_crate() && member.has_library)
-                    .map(|member| member.name),
-            );
+            libraries.extend(members.into_iter().filter(Member::is_library));
             match found.len() {
                 0 => Outcome::Passed,
                 n => Outcome::Failed(format!("{n} broken")),
@@ -45,17 +41,12 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => Outcome::Failed(error.to_string()),
     });
 
-    // In a build of the whole workspace a crate sees the features its neighbours asked for. Alone it
-    // sees its own.
+    runner.step("the public API of each library", || api::run(false));
+
     for library in &libraries {
-        runner.command(&mut cargo(["check", "--quiet", "--package", library]));
-        runner.command(&mut cargo([
-            "check",
-            "--quiet",
-            "--no-default-features",
-            "--package",
-            library,
-        ]));
+        runner.step(format!("{} alone, with each of its features", library.name), || {
+            features::alone(library)
+        });
     }
 
     runner.step("cargo deny --offline check bans licenses sources", deny);

@@ -1,7 +1,9 @@
 //! The commands of this repository.
 
+mod api;
 mod compare;
 mod counts;
+mod features;
 mod house;
 mod lint;
 mod manifest;
@@ -19,12 +21,15 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
 commands:
-  lint   formatting, clippy, docs, the rules of the house, each library alone, licenses and sources
+  lint   formatting, clippy, docs, the rules of the house, what each library offers, each library
+         alone and with each of its features, licenses and sources
   test   every test of the workspace, its doctests included; every interleaving of what is
          lock-free, a short gauntlet
          --long: the proofs in their long versions
   counts instructions per call of each hot path, held against benches/counts.txt; part of test
          --record: writes them down there
+  api    what each library offers, held against its api.txt; part of lint
+         --record: writes it down there
   compare  time, allocations and memory beside those of peers, in a minute; --help lists its options
 
 With CI=true, what cannot be run is a failure, and a missing cargo-deny is installed into
@@ -39,6 +44,9 @@ enum Command {
     Counts {
         record: bool,
     },
+    Api {
+        record: bool,
+    },
     /// With what it reads itself.
     Compare(Vec<OsString>),
     Help,
@@ -49,6 +57,7 @@ fn main() -> ExitCode {
         Ok(Command::Lint) => lint::run(),
         Ok(Command::Test { long }) => test::run(long),
         Ok(Command::Counts { record }) => alone("instructions per call", || counts::run(record)),
+        Ok(Command::Api { record }) => alone("the public API of each library", || api::run(record)),
         Ok(Command::Compare(args)) => compare::run(&args),
         Ok(Command::Help) => {
             println!("{USAGE}");
@@ -86,11 +95,17 @@ fn parse(
             Arg::Value(word) if command.is_none() && word == "counts" => {
                 Some(Command::Counts { record: false })
             }
+            Arg::Value(word) if command.is_none() && word == "api" => {
+                Some(Command::Api { record: false })
+            }
             Arg::Value(word) if command.is_none() && word == "compare" => {
                 return Ok(Command::Compare(parser.raw_args()?.collect()));
             }
             Arg::Long("record") if matches!(command, Some(Command::Counts { .. })) => {
                 Some(Command::Counts { record: true })
+            }
+            Arg::Long("record") if matches!(command, Some(Command::Api { .. })) => {
+                Some(Command::Api { record: true })
             }
             other => return Err(other.unexpected()),
         };
@@ -114,6 +129,8 @@ mod tests {
         assert_eq!(parsed(&["test", "--long"]), Ok(Command::Test { long: true }));
         assert_eq!(parsed(&["counts"]), Ok(Command::Counts { record: false }));
         assert_eq!(parsed(&["counts", "--record"]), Ok(Command::Counts { record: true }));
+        assert_eq!(parsed(&["api"]), Ok(Command::Api { record: false }));
+        assert_eq!(parsed(&["api", "--record"]), Ok(Command::Api { record: true }));
         assert_eq!(parsed(&["compare"]), Ok(Command::Compare(Vec::new())));
         let options = ["--rows", "breaker"].map(OsString::from).to_vec();
         assert_eq!(parsed(&["compare", "--rows", "breaker"]), Ok(Command::Compare(options)));
@@ -127,6 +144,7 @@ mod tests {
         assert!(parsed(&["tset"]).unwrap_err().contains("tset"));
         assert!(parsed(&["lint", "test"]).unwrap_err().contains("test"));
         assert!(parsed(&["lint", "--long"]).unwrap_err().contains("--long"));
+        assert!(parsed(&["lint", "--record"]).unwrap_err().contains("--record"));
         assert!(parsed(&["lint", "--fix"]).unwrap_err().contains("--fix"));
     }
 }
