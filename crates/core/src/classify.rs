@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{Completion, Error, Outcome};
+use crate::{Call, Completion, Error, Outcome};
 
 /// Judges calls: at their head as far as it can be known, and at their true end.
 ///
@@ -13,8 +13,17 @@ pub trait Classify<Res> {
     /// The response as it is handed up: `Res` itself, or one whose body reports its end.
     type Response;
 
-    /// What is known when the head, or an error, has arrived. Retry decides on this.
+    /// What is known when the head, or an error, has arrived.
     fn at_head(&self, result: Result<&Res, &Error>) -> Verdict;
+
+    /// What retry decides on, for an attempt made in the scope of `call`: what is known
+    /// [at the head](Self::at_head), unless another attempt may mend what says nothing of the peer's
+    /// health, or operations differ in what may be sent again.
+    #[inline]
+    fn for_retry(&self, result: Result<&Res, &Error>, call: &Call) -> Outcome {
+        let _ = call;
+        self.at_head(result).outcome()
+    }
 
     /// Whether it makes anything of the [limits](Completion::watch) that a completion carries for the
     /// response's body. One that does not spares a layer with nothing else to say the trouble.
@@ -195,6 +204,11 @@ impl<Res, C: Classify<Res> + ?Sized> Classify<Res> for Arc<C> {
     #[inline]
     fn at_head(&self, result: Result<&Res, &Error>) -> Verdict {
         (**self).at_head(result)
+    }
+
+    #[inline]
+    fn for_retry(&self, result: Result<&Res, &Error>, call: &Call) -> Outcome {
+        (**self).for_retry(result, call)
     }
 
     #[inline]

@@ -36,6 +36,7 @@ mod key;
 mod keyed;
 #[cfg(feature = "serde")]
 pub mod off;
+mod operations;
 mod outcome;
 mod reason;
 mod registry;
@@ -58,6 +59,7 @@ pub use self::{
     keep::{ByClone, Cloned, Keep, Kept},
     key::Key,
     keyed::Keyed,
+    operations::Operations,
     outcome::{Fault, FaultKind, Hint, Outcome, ProcessFault, Replay, Throttle},
     reason::Reason,
     registry::Registry,

@@ -140,8 +140,12 @@ pub enum Replay {
 pub enum Hint {
     /// The peer gave no advice.
     None,
-    /// Not before this much time has passed since the response's head.
+    /// Not before this much time has passed since the response's head: who waits longer does what was
+    /// asked as well.
     After(Duration),
+    /// When this much time has passed since the response's head, no sooner and no later: the peer has
+    /// spread its callers itself, and chance added to that would undo it (gRFC A6, "Pushback").
+    Exactly(Duration),
     /// Not at all.
     Never,
 }
@@ -218,6 +222,20 @@ impl fmt::Display for Outcome {
             write!(f, " ({kind})")?;
         }
         Ok(())
+    }
+}
+
+// ===== impl Hint =====
+
+impl Hint {
+    /// How long the peer asked to be left alone, be it at least or exactly; `None` if it asked for no
+    /// wait, or never to be called again.
+    #[must_use]
+    pub const fn wait(self) -> Option<Duration> {
+        match self {
+            Self::After(wait) | Self::Exactly(wait) => Some(wait),
+            Self::None | Self::Never => None,
+        }
     }
 }
 
@@ -312,6 +330,9 @@ mod tests {
         assert_eq!(throttled.hint(), hint);
         assert_eq!(throttled.replay(), Some(Replay::Safe));
         assert_eq!(Outcome::Success.replay(), None);
+        assert_eq!(hint.wait(), Some(Duration::from_secs(2)));
+        assert_eq!(Hint::Exactly(Duration::ZERO).wait(), Some(Duration::ZERO));
+        assert_eq!((Hint::None.wait(), Hint::Never.wait()), (None, None));
         assert_eq!(Outcome::timeout().to_string(), "failure (timeout)");
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
-use crate::grpc::{self, GrpcClassifier};
+use crate::grpc::{self, Table};
 
 pin_project! {
     /// A response's body that reports how the call ended, and ends it when a limit runs out.
@@ -99,7 +99,7 @@ pub(crate) struct Judge {
     /// The verdict if the caller drops it, or leaves it unread until a limit ends it.
     on_drop: Outcome,
     /// Who reads the trailers.
-    trailers: Option<GrpcClassifier>,
+    trailers: Option<Table>,
 }
 
 // ===== impl Judge =====
@@ -111,8 +111,8 @@ impl Judge {
     }
 
     /// The trailers decide.
-    pub(crate) fn grpc(classifier: GrpcClassifier, without_status: Outcome) -> Self {
-        Self { at_end: without_status, on_drop: Outcome::Cancelled, trailers: Some(classifier) }
+    pub(crate) fn grpc(table: Table, without_status: Outcome) -> Self {
+        Self { at_end: without_status, on_drop: Outcome::Cancelled, trailers: Some(table) }
     }
 }
 
@@ -214,7 +214,7 @@ impl Judge {
     fn frame<D>(&self, frame: &Frame<D>, waited: bool) -> Outcome {
         match self.trailers.zip(frame.trailers_ref()) {
             Some((_, trailers)) if grpc::is_ended_here(trailers) && !waited => self.on_drop,
-            Some((grpc, trailers)) => grpc.trailers(trailers).unwrap_or(self.at_end),
+            Some((table, trailers)) => table.trailers(trailers).unwrap_or(self.at_end),
             None => self.at_end,
         }
     }

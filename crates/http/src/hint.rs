@@ -16,6 +16,9 @@ pub const GRPC_RETRY_PUSHBACK_MS: HeaderName = HeaderName::from_static("grpc-ret
 /// The longest wait that is believed: one day. What exceeds it is cut down to it.
 pub const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// The largest pushback there is: a signed number of 32 bits.
+const LARGEST_PUSHBACK: u64 = i32::MAX as u64;
+
 /// `Retry-After`, as seconds or as a date (RFC 9110, section 10.2.3).
 ///
 /// A date is taken relative to the response's own `Date`, so that a server whose clock is off is
@@ -46,14 +49,15 @@ pub fn retry_after(headers: &HeaderMap) -> Hint {
     Hint::After(wait.min(LONGEST))
 }
 
-/// `grpc-retry-pushback-ms` (gRFC A6): negative or unparsable means never.
+/// `grpc-retry-pushback-ms` (gRFC A6): the wait is exact. Negative, or no number that 32 bits with a sign
+/// can hold, means never.
 #[must_use]
 pub fn grpc_pushback(headers: &HeaderMap) -> Hint {
     let Some(value) = headers.get(&GRPC_RETRY_PUSHBACK_MS) else {
         return Hint::None;
     };
-    match value.to_str().ok().and_then(digits) {
-        Some(millis) => Hint::After(Duration::from_millis(millis).min(LONGEST)),
+    match value.to_str().ok().and_then(digits).filter(|&millis| millis <= LARGEST_PUSHBACK) {
+        Some(millis) => Hint::Exactly(Duration::from_millis(millis).min(LONGEST)),
         None => Hint::Never,
     }
 }
@@ -63,9 +67,9 @@ pub(crate) fn to_retry_after(wait: Duration) -> HeaderValue {
     HeaderValue::from(whole(wait, Duration::from_secs(1)).max(1))
 }
 
-/// A duration as a `grpc-retry-pushback-ms` value: whole milliseconds, rounded up.
+/// A duration as a `grpc-retry-pushback-ms` value: whole milliseconds, rounded up, at most 24 days.
 pub(crate) fn to_pushback(wait: Duration) -> HeaderValue {
-    HeaderValue::from(whole(wait, Duration::from_millis(1)))
+    HeaderValue::from(whole(wait, Duration::from_millis(1)).min(LARGEST_PUSHBACK))
 }
 
 /// How many of a unit cover a wait.
@@ -140,7 +144,9 @@ mod tests {
 
     #[test]
     fn a_pushback_that_is_negative_or_unparsable_means_never() {
-        assert_eq!(pushback("250"), Hint::After(Duration::from_millis(250)));
+        assert_eq!(pushback("250"), Hint::Exactly(Duration::from_millis(250)));
+        assert_eq!(pushback("2147483647"), Hint::Exactly(LONGEST));
+        assert_eq!(pushback("2147483648"), Hint::Never);
         assert_eq!(pushback("-1"), Hint::Never);
         assert_eq!(pushback("soon"), Hint::Never);
         assert_eq!(grpc_pushback(&HeaderMap::new()), Hint::None);
@@ -163,7 +169,7 @@ mod tests {
         assert_eq!(to_pushback(Duration::ZERO), "0");
         assert_eq!(to_pushback(Duration::from_millis(7)), "7");
         assert_eq!(to_pushback(Duration::from_nanos(7_000_001)), "8");
-        assert_eq!(to_pushback(Duration::MAX), u64::MAX.to_string().as_str());
+        assert_eq!(to_pushback(Duration::MAX), "2147483647");
     }
 
     proptest! {

@@ -48,7 +48,7 @@ pub use self::{
     body::Body,
     by_host::ByHost,
     classify::HttpClassifier,
-    grpc::{GRPC_STATUS, GrpcClassifier},
+    grpc::{GRPC_STATUS, GrpcClassifier, GrpcCodes, GrpcRetryable},
     grpc_call::{GrpcCall, GrpcCallLayer, grpc_method},
     hint::GRPC_RETRY_PUSHBACK_MS,
     keep::{BufferBody, CloneBody, KeptBuffer, KeptClone, ReplayBody},

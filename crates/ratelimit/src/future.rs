@@ -229,7 +229,7 @@ fn at_head<Req, Res, C, W>(
     if let Some(actual) = actual {
         claim::settle(slots, actual, call, clock::now());
     }
-    if let Hint::After(wait) = hint
+    if let Some(wait) = hint.wait()
         && let Some(Some(first)) = slots.first()
     {
         first.limiter.hold_for(wait, call, clock::now());

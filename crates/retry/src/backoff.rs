@@ -100,6 +100,12 @@ impl Spread {
                 let floor = delay.min(Duration::try_from_secs_f64(most).unwrap_or(cap));
                 (floor, floor.mul_f64(fraction))
             }
+            Jitter::Around(fraction) => {
+                let swing = delay.mul_f64(fraction);
+                // Where the delay is the cap, the upper half of the swing lies beyond it.
+                let (floor, cap) = (delay.saturating_sub(swing), delay.saturating_add(swing));
+                return Self { floor, width: swing.saturating_mul(2), cap };
+            }
             Jitter::None => (delay, Duration::ZERO),
         };
         Self { floor, width, cap }
@@ -202,6 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn around_a_delay_is_as_much_below_it_as_above_also_at_the_cap() {
+        let around = Delays::new(Backoff::default(), Jitter::Around(0.2));
+        assert_eq!(ends(&around, 1), (SECOND * 4 / 5, SECOND * 6 / 5));
+        assert_eq!(ends(&around, 9), (SECOND * 24, SECOND * 36));
+        let whole = Delays::new(Backoff::fixed(SECOND), Jitter::Around(1.0));
+        assert_eq!(ends(&whole, 1), (Duration::ZERO, SECOND * 2));
+    }
+
+    #[test]
+    fn a_multiplier_below_one_makes_waits_shorter() {
+        let halving = Backoff::Exponential { initial: SECOND, multiplier: 0.5, max: SECOND * 30 };
+        let delays = Delays::new(halving, Jitter::None);
+        assert_eq!([1, 2, 3].map(|retry| ends(&delays, retry).1), [SECOND, SECOND / 2, SECOND / 4]);
+        assert_eq!(ends(&delays, u32::MAX).1, Duration::ZERO);
+    }
+
+    #[test]
     fn decorrelated_waits_grow_from_the_one_before() {
         let delays = Delays::new(Backoff::decorrelated(SECOND, SECOND * 30), Jitter::None);
         assert_eq!(ends(&delays, 1), (SECOND, SECOND * 3));
@@ -232,6 +255,7 @@ mod tests {
             (Jitter::Full, hint + SECOND * 2),
             (Jitter::Equal, hint + SECOND),
             (Jitter::Fraction(0.5), hint + SECOND),
+            (Jitter::Around(0.5), hint + SECOND * 2),
         ] {
             let spread = Delays::new(Backoff::default(), jitter).before(2, None);
             assert_eq!(spread.draw_after(hint, LOWEST), hint);

@@ -1,6 +1,6 @@
 //! Settings: plain data, validated once when a layer is built.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use portcullis_core::Invalid;
 
@@ -44,6 +44,43 @@ pub struct RetryConfig {
     /// What keeps retries from amplifying an outage; `None` (in a file: `"off"`) for no such limit.
     #[cfg_attr(feature = "serde", serde(with = "portcullis_core::off"))]
     pub budget: Option<BudgetConfig>,
+    /// Settings by the name of the operation, as the caller gives it: `call::with().name("search")`. A
+    /// name that is not listed has the settings above. One that ends in a slash, `shop.Cart/`, stands
+    /// for all the operations named so up to their last slash that are not listed themselves. None by
+    /// default.
+    pub operations: BTreeMap<String, OperationConfig>,
+}
+
+/// What differs for one operation. What is unset is as for the layer; the budget is always the layer's.
+///
+/// ```
+/// use portcullis_retry::OperationConfig;
+///
+/// let charge = OperationConfig::new().with_max_attempts(1);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default)
+)]
+#[non_exhaustive]
+pub struct OperationConfig {
+    /// See [`RetryConfig::max_attempts`].
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub max_attempts: Option<u32>,
+    /// See [`RetryConfig::backoff`].
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub backoff: Option<Backoff>,
+    /// See [`RetryConfig::jitter`].
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub jitter: Option<Jitter>,
+    /// See [`RetryConfig::max_hint`].
+    #[cfg_attr(
+        feature = "serde",
+        serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")
+    )]
+    pub max_hint: Option<Duration>,
 }
 
 /// How long the wait before each retry is, before [`Jitter`].
@@ -60,10 +97,12 @@ pub enum Backoff {
         /// The wait before the first retry. Above 0 and at most `max`; 1 s by default.
         #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "initial"))]
         initial: Duration,
-        /// What each wait is multiplied by for the next. From 1 to 100; 2 by default.
+        /// What each wait is multiplied by for the next. Above 0; below 1 the waits become shorter. 2
+        /// by default.
         #[cfg_attr(feature = "serde", serde(default = "multiplier"))]
         multiplier: f64,
-        /// No wait is longer, jitter included. At most 1 day; 30 s by default.
+        /// No wait is longer, jitter included but for [`Jitter::Around`]. At most 1 day; 30 s by
+        /// default.
         #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "max"))]
         max: Duration,
     },
@@ -87,9 +126,10 @@ pub enum Backoff {
 }
 
 /// What chance does to a computed wait `d`, so that clients which failed together do not come back
-/// together. Every form stays within the backoff's cap.
+/// together. Every form but [`Around`](Self::Around) stays within the backoff's cap.
 ///
-/// A hint of the peer is a floor: the random part comes on top of it.
+/// A hint of the peer is a floor: the random part comes on top of it. Nothing comes on top of one that is
+/// [exact](portcullis_core::Hint::Exactly).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(
     feature = "serde",
@@ -106,8 +146,20 @@ pub enum Jitter {
     /// `d + U(0, f·d)` for a fraction f from 0 to 1. Near the cap, d is shortened so that the
     /// longest wait is the cap and the spread remains.
     Fraction(f64),
+    /// `d − f·d + U(0, 2·f·d)` for a fraction f from 0 to 1, as gRPC's clients have it with 0.2 (gRFC A6).
+    /// The longest wait exceeds the cap by that fraction.
+    Around(f64),
     /// `d` exactly. For a single client only.
     None,
+}
+
+/// The settings in force for one operation, or for those that have none of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Set {
+    pub(crate) max_attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) jitter: Jitter,
+    pub(crate) max_hint: Duration,
 }
 
 /// The settings of a [`Budget`](crate::Budget): a bucket of tokens, of which a retry takes one.
@@ -143,28 +195,92 @@ impl Default for RetryConfig {
             jitter: Jitter::default(),
             max_hint: Duration::from_secs(60),
             budget: Some(BudgetConfig::default()),
+            operations: BTreeMap::new(),
         }
     }
 }
 
 impl RetryConfig {
-    /// Checks every field, the budget's included.
+    /// Checks every field, those of the budget and of the operations included.
     ///
     /// # Errors
     ///
-    /// The first field that is out of its range.
+    /// The first field that is out of its range; of an operation's, with its name.
     pub fn validate(&self) -> Result<(), Invalid> {
+        self.of(&OperationConfig::new()).validate()?;
+        for (name, operation) in &self.operations {
+            let set = self.of(operation);
+            set.validate().map_err(|invalid| invalid.within(format!("operation `{name}`")))?;
+        }
+        self.budget.as_ref().map_or(Ok(()), BudgetConfig::validate)
+    }
+
+    /// The settings in force for an operation.
+    pub(crate) fn of(&self, operation: &OperationConfig) -> Set {
+        Set {
+            max_attempts: operation.max_attempts.unwrap_or(self.max_attempts),
+            backoff: operation.backoff.unwrap_or(self.backoff),
+            jitter: operation.jitter.unwrap_or(self.jitter),
+            max_hint: operation.max_hint.unwrap_or(self.max_hint),
+        }
+    }
+}
+
+// ===== impl OperationConfig =====
+
+impl OperationConfig {
+    /// Everything as for the layer.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { max_attempts: None, backoff: None, jitter: None, max_hint: None }
+    }
+
+    /// Attempts for one call, the first included: at least 1.
+    #[must_use]
+    pub const fn with_max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// How long the wait before each retry is.
+    #[must_use]
+    pub const fn with_backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = Some(backoff);
+        self
+    }
+
+    /// What chance does to the waits.
+    #[must_use]
+    pub const fn with_jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = Some(jitter);
+        self
+    }
+
+    /// The longest wait that a hint of the peer may ask for.
+    #[must_use]
+    pub const fn with_max_hint(mut self, longest: Duration) -> Self {
+        self.max_hint = Some(longest);
+        self
+    }
+}
+
+// ===== impl Set =====
+
+impl Set {
+    fn validate(&self) -> Result<(), Invalid> {
         if self.max_attempts == 0 {
             return Err(Invalid::new("max_attempts", 0, "at least 1"));
         }
         self.backoff.validate()?;
-        if let Jitter::Fraction(fraction) = self.jitter
-            && !(0.0..=1.0).contains(&fraction)
-        {
-            return Err(Invalid::new("jitter.fraction", fraction, "from 0 to 1"));
+        let (field, fraction) = match self.jitter {
+            Jitter::Fraction(fraction) => ("jitter.fraction", fraction),
+            Jitter::Around(fraction) => ("jitter.around", fraction),
+            Jitter::Full | Jitter::Equal | Jitter::None => ("jitter", 0.0),
+        };
+        if !(0.0..=1.0).contains(&fraction) {
+            return Err(Invalid::new(field, fraction, "from 0 to 1"));
         }
-        at_most_longest("max_hint", self.max_hint)?;
-        self.budget.as_ref().map_or(Ok(()), BudgetConfig::validate)
+        at_most_longest("max_hint", self.max_hint)
     }
 }
 
@@ -193,8 +309,8 @@ impl Backoff {
         let (initial, max) = match *self {
             Self::Fixed { delay } => return at_most_longest("backoff.delay", delay),
             Self::Exponential { initial, multiplier, max } => {
-                if !(1.0..=100.0).contains(&multiplier) {
-                    return Err(Invalid::new("backoff.multiplier", multiplier, "from 1 to 100"));
+                if !(multiplier > 0.0 && multiplier.is_finite()) {
+                    return Err(Invalid::new("backoff.multiplier", multiplier, "above 0"));
                 }
                 (initial, max)
             }

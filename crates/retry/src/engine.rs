@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portcullis_core::{Call, Error, FaultKind, Hint, Invalid, Outcome, Reason, Replay};
+use portcullis_core::{Call, Error, FaultKind, Hint, Invalid, Operations, Outcome, Reason, Replay};
 
 use crate::{
-    Budget, Jitter, RetryConfig, Withdrawal,
+    Budget, OperationConfig, RetryConfig, Withdrawal,
     backoff::{CustomDelay, Delays},
-    config::at_most_longest,
+    config::{Set, at_most_longest},
 };
 
 /// Decides whether a failed attempt is followed by another. It is told the time and the chance; it
@@ -22,7 +22,7 @@ use crate::{
 ///
 /// ```
 /// use portcullis_core::{Call, FaultKind, Outcome, Reason, Replay, clock};
-/// use portcullis_retry::{Attempt, Decision, Policy, RetryConfig};
+/// use portcullis_retry::{Attempt, Decision, Policy, Progress, RetryConfig};
 ///
 /// # fn main() -> Result<(), portcullis_core::Invalid> {
 /// let policy = Policy::new(&RetryConfig::default())?;
@@ -31,7 +31,7 @@ use crate::{
 ///     &Attempt::new(1, refused),
 ///     &Call::new(),
 ///     clock::now(),
-///     None,
+///     Progress::default(),
 ///     || Some("the request once more"),
 ///     || u64::MAX / 2,
 /// );
@@ -44,11 +44,19 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Policy {
+    rules: Rules,
+    /// `None` where no operation has rules of its own, which spares a call the look at its name.
+    operations: Option<Arc<Operations<Rules>>>,
+    budget: Option<Budget>,
+    opinion: Option<OpinionFn>,
+}
+
+/// What differs from operation to operation.
+#[derive(Clone, Debug)]
+struct Rules {
     max_attempts: u32,
     delays: Delays,
     max_hint: Duration,
-    budget: Option<Budget>,
-    opinion: Option<OpinionFn>,
 }
 
 pub(crate) type OpinionFn = Arc<dyn Fn(&Attempt<'_>) -> Opinion + Send + Sync>;
@@ -106,11 +114,21 @@ pub struct Plan<T> {
     pub delay: Duration,
     /// What the delay rests on.
     pub reason: Reason,
-    /// What the backoff computed, to be told to the next decision; `None` where a hint took its
-    /// place and the one before still holds.
-    pub computed: Option<Duration>,
+    /// What is to be told to the next decision about the same call.
+    pub progress: Progress,
     /// The budget's token, to be spent when the request is sent; `None` without a budget.
     pub withdrawal: Option<Withdrawal>,
+}
+
+/// How far a call's backoff has come: what one decision leaves for the next. A call begins with the
+/// default one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What the backoff computed last; `None` if it has not, or not since it started over.
+    pub computed: Option<Duration>,
+    /// The attempt after which it started over, because an exact hint came in its place; 0 if none did.
+    pub restarted_after: u32,
 }
 
 /// How long the wait before one retry can be: see [`Policy::waits`].
@@ -134,25 +152,37 @@ impl Policy {
     ///
     /// The first setting that is out of its range.
     pub fn new(config: &RetryConfig) -> Result<Self, Invalid> {
+        Self::with_delays(config, None)
+    }
+
+    /// The same, with a function of the user's in place of the layer's backoff.
+    pub(crate) fn with_delays(
+        config: &RetryConfig,
+        custom: Option<&(Duration, CustomDelay)>,
+    ) -> Result<Self, Invalid> {
         config.validate()?;
+        if let Some((cap, _)) = custom {
+            at_most_longest("backoff.max", *cap)?;
+        }
+        let rules = |operation: &OperationConfig| {
+            let Set { max_attempts, backoff, jitter, max_hint } = config.of(operation);
+            let delays = match custom {
+                Some((cap, delay)) if operation.backoff.is_none() => {
+                    Delays::custom(*cap, delay.clone(), jitter)
+                }
+                _ => Delays::new(backoff, jitter),
+            };
+            Rules { max_attempts, delays, max_hint }
+        };
+        let named = config.operations.iter();
+        let named = named.map(|(name, operation)| (name.as_str(), rules(operation)));
+        let operations = (!config.operations.is_empty()).then(|| Arc::new(named.collect()));
         Ok(Self {
-            max_attempts: config.max_attempts,
-            delays: Delays::new(config.backoff, config.jitter),
-            max_hint: config.max_hint,
+            rules: rules(&OperationConfig::new()),
+            operations,
             budget: config.budget.map(Budget::new).transpose()?,
             opinion: None,
         })
-    }
-
-    pub(crate) fn with_custom_delay(
-        mut self,
-        cap: Duration,
-        delay: CustomDelay,
-        jitter: Jitter,
-    ) -> Result<Self, Invalid> {
-        at_most_longest("backoff.max", cap)?;
-        self.delays = Delays::custom(cap, delay, jitter);
-        Ok(self)
     }
 
     pub(crate) fn with_budget(mut self, budget: Budget) -> Self {
@@ -171,27 +201,31 @@ impl Policy {
         self.budget.as_ref()
     }
 
-    /// How many attempts `call` may have, the first included: the caller's word, else the settings'.
+    /// How many attempts `call` may have, the first included: the caller's word, else the settings' for
+    /// its operation.
     #[must_use]
     #[inline]
     pub fn max_attempts(&self, call: &Call) -> u32 {
         let attempts = call.overrides().max_attempts;
-        attempts.unwrap_or(self.max_attempts).max(1)
+        attempts.unwrap_or_else(|| self.rules(call).max_attempts).max(1)
     }
 
-    /// The longest wait that a hint of the peer may ask for.
+    /// The longest wait that a hint of the peer may ask for, of an operation that has no settings of its
+    /// own.
     #[must_use]
     pub fn max_hint(&self) -> Duration {
-        self.max_hint
+        self.rules.max_hint
     }
 
-    /// No wait that the backoff computes is longer, jitter aside.
+    /// No wait that the backoff computes is longer, jitter aside, for an operation that has no settings of
+    /// its own.
     #[must_use]
     pub fn longest_backoff(&self) -> Duration {
-        self.delays.longest()
+        self.rules.delays.longest()
     }
 
-    /// How long the wait before each retry can be, from the first on, however many are allowed.
+    /// How long the wait before each retry can be, from the first on, however many are allowed, for an
+    /// operation that has no settings of its own.
     ///
     /// ```
     /// use portcullis_retry::{Policy, RetryConfig};
@@ -204,13 +238,13 @@ impl Policy {
     /// ```
     pub fn waits(&self) -> impl Iterator<Item = Waits> {
         (1..).scan(None, |previous, retry| {
-            let spread = self.delays.before(retry, *previous);
+            let spread = self.rules.delays.before(retry, *previous);
             let longest = spread.draw(u64::MAX);
             *previous = Some(longest);
             Some(Waits {
                 shortest: spread.draw(u64::MIN),
                 longest,
-                hinted: spread.draw_after(self.max_hint, u64::MAX),
+                hinted: spread.draw_after(self.rules.max_hint, u64::MAX),
             })
         })
     }
@@ -225,7 +259,7 @@ impl Policy {
 
     /// Decides what follows an attempt that came to its head, or failed, at `now`.
     ///
-    /// `previous` is what the backoff [computed](Plan::computed) last for this call. `again` makes
+    /// `progress` is what the [last plan](Plan::progress) for this call said. `again` makes
     /// the request once more, and `chance` gives 64 random bits; both are asked once at most, and
     /// `again` last of all: only when there is nothing else in the way.
     pub fn decide<T>(
@@ -233,11 +267,11 @@ impl Policy {
         attempt: &Attempt<'_>,
         call: &Call,
         now: Instant,
-        previous: Option<Duration>,
+        progress: Progress,
         again: impl FnOnce() -> Option<T>,
         chance: impl FnOnce() -> u64,
     ) -> Decision<T> {
-        match self.plan(attempt, call, now, previous, again, chance) {
+        match self.plan(attempt, call, now, progress, again, chance) {
             Ok(Some(plan)) => Decision::Retry(plan),
             Ok(None) => Decision::Done,
             Err(reason) => Decision::GiveUp(reason),
@@ -249,7 +283,7 @@ impl Policy {
         attempt: &Attempt<'_>,
         call: &Call,
         now: Instant,
-        previous: Option<Duration>,
+        mut progress: Progress,
         again: impl FnOnce() -> Option<T>,
         chance: impl FnOnce() -> u64,
     ) -> Result<Option<Plan<T>>, Reason> {
@@ -262,16 +296,26 @@ impl Policy {
         };
         may_be_sent_again(replay, opinion, attempt, call)?;
         self.has_attempts_left(attempt, call)?;
-        self.accept(attempt.outcome)?;
+        let rules = self.rules(call);
+        rules.accept(attempt.outcome)?;
 
         let retry = attempt.number;
-        let spread = self.delays.before(retry, previous);
-        let (delay, reason, computed) = match attempt.outcome.hint() {
-            Hint::After(hint) => (spread.draw_after(hint, chance()), Reason::Hinted { hint }, None),
+        let spread = || {
+            let waits = retry.saturating_sub(progress.restarted_after);
+            rules.delays.before(waits, progress.computed)
+        };
+        let (delay, reason) = match attempt.outcome.hint() {
+            Hint::After(hint) => (spread().draw_after(hint, chance()), Reason::Hinted { hint }),
+            Hint::Exactly(hint) => {
+                progress.computed = None;
+                progress.restarted_after = retry;
+                (hint, Reason::Hinted { hint })
+            }
             // `accept` let no `Never` through.
             Hint::None | Hint::Never => {
-                let delay = spread.draw(chance());
-                (delay, Reason::Backoff { retry }, Some(delay))
+                let delay = spread().draw(chance());
+                progress.computed = Some(delay);
+                (delay, Reason::Backoff { retry })
             }
         };
 
@@ -285,7 +329,7 @@ impl Policy {
         // Last, for it ends whatever is still being sent of the request. A token that was withdrawn
         // in vain goes back by itself.
         let request = again().ok_or(Reason::NotReplayable)?;
-        Ok(Some(Plan { request, delay, reason, computed, withdrawal }))
+        Ok(Some(Plan { request, delay, reason, progress, withdrawal }))
     }
 
     fn has_attempts_left(&self, attempt: &Attempt<'_>, call: &Call) -> Result<(), Reason> {
@@ -299,6 +343,28 @@ impl Policy {
         }
     }
 
+    /// What holds for the operation that `call` is of.
+    #[inline]
+    fn rules(&self, call: &Call) -> &Rules {
+        let named = self.operations.as_ref().and_then(|operations| operations.of(call));
+        named.unwrap_or(&self.rules)
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("rules", &self.rules)
+            .field("operations", &self.operations)
+            .field("budget", &self.budget)
+            .field("opinion", &self.opinion.is_some())
+            .finish()
+    }
+}
+
+// ===== impl Rules =====
+
+impl Rules {
     fn accept(&self, outcome: Outcome) -> Result<(), Reason> {
         // A layer below that refuses at once means to spare the caller a wait: no longer one than
         // the backoff's is put in its place.
@@ -308,21 +374,11 @@ impl Policy {
         };
         match outcome.hint() {
             Hint::Never => Err(Reason::HintNever),
-            Hint::After(hint) if hint > max => Err(Reason::HintTooLong { hint, max }),
-            Hint::After(_) | Hint::None => Ok(()),
+            Hint::After(hint) | Hint::Exactly(hint) if hint > max => {
+                Err(Reason::HintTooLong { hint, max })
+            }
+            Hint::After(_) | Hint::Exactly(_) | Hint::None => Ok(()),
         }
-    }
-}
-
-impl fmt::Debug for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy")
-            .field("max_attempts", &self.max_attempts)
-            .field("delays", &self.delays)
-            .field("max_hint", &self.max_hint)
-            .field("budget", &self.budget)
-            .field("opinion", &self.opinion.is_some())
-            .finish()
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{Attempt, Decision, Exhausted, Withdrawal, service::Core};
+use crate::{Attempt, Decision, Exhausted, Progress, Withdrawal, service::Core};
 
 /// The number of a call's first attempt.
 pub(crate) const FIRST: u32 = 1;
@@ -42,8 +42,6 @@ pin_project! {
         attempt: u32,
         // Whether the request may be sent twice, by its own word or the caller's.
         idempotent: bool,
-        // What the backoff computed last.
-        computed: Option<Duration>,
         // `None` where there is one attempt only.
         kept: Option<Kp>,
         core: Arc<Core<S, C>>,
@@ -58,10 +56,10 @@ pin_project! {
         Calling {
             #[pin]
             future: Scoped<F>,
-            // The clone that makes all attempts but the first, from then on. Boxed, as all is that a
-            // call needs only once it failed: it may be a whole client, and would be moved with every
-            // call that succeeds.
-            service: Option<Box<S>>,
+            // What makes all attempts but the first, from then on. Boxed, as all is that a call needs
+            // only once it failed: it may hold a whole client, and would be moved with every call that
+            // succeeds.
+            again: Option<Box<Again<S>>>,
         },
         // The last response is dropped, and the next attempt's time has not come.
         Waiting {
@@ -81,9 +79,16 @@ pin_project! {
     }
 }
 
+/// What a call that has failed before has in order to be tried again.
+struct Again<S> {
+    /// A clone of the inner service.
+    service: S,
+    progress: Progress,
+}
+
 /// The attempt to come. Dropped before it is sent, its token goes back to the budget.
 struct Next<S, Kp: Kept> {
-    service: Box<S>,
+    again: Box<Again<S>>,
     request: Kp::Sent,
     withdrawal: Option<Withdrawal>,
     /// The scope of the attempt before, from which this one derives its own.
@@ -106,8 +111,8 @@ where
         idempotent: bool,
         core: Arc<Core<S, C>>,
     ) -> Self {
-        let state = State::Calling { future, service: None };
-        Self { state, attempt: FIRST, idempotent, computed: None, kept, core }
+        let state = State::Calling { future, again: None };
+        Self { state, attempt: FIRST, idempotent, kept, core }
     }
 
     /// Settles what follows an attempt that may be followed by another, all of it before its result
@@ -123,7 +128,7 @@ where
     {
         let mut this = self.project();
         let shared = this.core.shared();
-        let StateProj::Calling { future, service } = this.state.as_mut().project() else {
+        let StateProj::Calling { future, again } = this.state.as_mut().project() else {
             return Some(result);
         };
 
@@ -135,7 +140,7 @@ where
             &attempt,
             future.call(),
             now,
-            *this.computed,
+            again.as_ref().map(|again| again.progress).unwrap_or_default(),
             || this.kept.as_ref()?.again(number + 1),
             || shared.chance.next(),
         );
@@ -157,9 +162,12 @@ where
 
         // Before the wait, so that a refused response does not hold its connection meanwhile.
         drop(result);
-        *this.computed = plan.computed.or(*this.computed);
+        let mut again = again.take().unwrap_or_else(|| {
+            Box::new(Again { service: this.core.another(), progress: Progress::default() })
+        });
+        again.progress = plan.progress;
         let next = Box::new(Next {
-            service: service.take().unwrap_or_else(|| Box::new(this.core.another())),
+            again,
             request: plan.request,
             withdrawal: plan.withdrawal,
             call: future.call().clone(),
@@ -191,7 +199,7 @@ where
             StateProj::Readying { timer, next, .. } => {
                 // Attempts that neither wait nor are pending must let other tasks run.
                 let progress = ready!(coop::poll_proceed(cx));
-                let ready = match next.service.poll_ready(cx) {
+                let ready = match next.again.service.poll_ready(cx) {
                     Poll::Ready(ready) => Some(ready.map_err(Error::inner)),
                     Poll::Pending => {
                         ready!(until_deadline(timer, &next.call, cx));
@@ -245,7 +253,7 @@ where
             return Some(self.exhausted(&next, reason, None, now));
         }
 
-        let Next { mut service, request, withdrawal, call, .. } = *next;
+        let Next { mut again, request, withdrawal, call, .. } = *next;
         if let Some(withdrawal) = withdrawal {
             withdrawal.spend(now);
         }
@@ -255,8 +263,8 @@ where
         let call = call.with_attempt(number);
         let voice = &this.core.shared().voice;
         voice.tell(&call, now, || What::Attempting { attempt: number });
-        let future = call.enter(now, || service.call(request));
-        this.state.set(State::Calling { future, service: Some(service) });
+        let future = call.enter(now, || again.service.call(request));
+        this.state.set(State::Calling { future, again: Some(again) });
         None
     }
 
@@ -287,9 +295,9 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = self.as_mut().project();
-            let ended = if let StateProj::Calling { future, .. } = this.state.project() {
-                let result = ready!(future.poll(cx)).map_err(Error::inner);
-                let outcome = this.core.shared().judge(&result);
+            let ended = if let StateProj::Calling { mut future, .. } = this.state.project() {
+                let result = ready!(future.as_mut().poll(cx)).map_err(Error::inner);
+                let outcome = this.core.shared().judge(&result, future.call());
                 if outcome.replay().is_none() {
                     return Poll::Ready(result);
                 }

@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use portcullis_core::{
-    ByResult, Classify, Error, Event, Invalid, LayerKind, Observer, Outcome, Voice, What,
+    ByResult, Call, Classify, Error, Event, Invalid, LayerKind, Observer, Outcome, Voice, What,
 };
 use tower_layer::Layer;
 
 use crate::{
-    Attempt, Backoff, Budget, BudgetConfig, Jitter, Opinion, Policy, Retry, RetryConfig,
+    Attempt, Backoff, Budget, BudgetConfig, Jitter, OperationConfig, Opinion, Policy, Retry,
+    RetryConfig,
     backoff::{Chance, CustomDelay},
     engine::OpinionFn,
 };
@@ -169,6 +170,13 @@ impl<K, C> RetryBuilder<K, C> {
         self
     }
 
+    /// Sets what differs for the operation that callers name by `call::with().name(…)`, or for a group
+    /// of operations: see [`RetryConfig::operations`]. What is left unset is as for the layer.
+    pub fn operation(mut self, name: impl Into<String>, operation: OperationConfig) -> Self {
+        self.config.operations.insert(name.into(), operation);
+        self
+    }
+
     /// A budget of the layer's own with these settings. There is one with the default settings
     /// unless set.
     pub fn budget(mut self, config: BudgetConfig) -> Self {
@@ -272,10 +280,8 @@ impl<K, C> RetryBuilder<K, C> {
     ///
     /// The first setting that is out of its range.
     pub fn build(self) -> Result<RetryLayer<K, C>, Invalid> {
-        let mut policy = Policy::new(&self.config)?.with_opinion(self.opinion);
-        if let Some((cap, delay)) = self.custom {
-            policy = policy.with_custom_delay(cap, delay, self.config.jitter)?;
-        }
+        let mut policy =
+            Policy::with_delays(&self.config, self.custom.as_ref())?.with_opinion(self.opinion);
         if let Some(budget) = self.budget {
             policy = policy.with_budget(budget);
         }
@@ -303,12 +309,12 @@ impl<K, C> fmt::Debug for RetryBuilder<K, C> {
 // ===== impl Shared =====
 
 impl<C> Shared<C> {
-    /// The verdict at the head.
-    pub(crate) fn judge<Res>(&self, result: &Result<Res, Error>) -> Outcome
+    /// The verdict at the head of an attempt that was made in the scope of `call`.
+    pub(crate) fn judge<Res>(&self, result: &Result<Res, Error>, call: &Call) -> Outcome
     where
         C: Classify<Res>,
     {
-        self.classify.at_head(result.as_ref()).outcome()
+        self.classify.for_retry(result.as_ref(), call)
     }
 }
 

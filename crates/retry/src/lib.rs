@@ -47,8 +47,8 @@ mod service;
 
 pub use self::{
     budget::{Budget, Withdrawal},
-    config::{Backoff, BudgetConfig, Jitter, RetryConfig},
-    engine::{Attempt, Decision, Opinion, Plan, Policy, Waits},
+    config::{Backoff, BudgetConfig, Jitter, OperationConfig, RetryConfig},
+    engine::{Attempt, Decision, Opinion, Plan, Policy, Progress, Waits},
     error::Exhausted,
     future::ResponseFuture,
     layer::{RetryBuilder, RetryLayer},

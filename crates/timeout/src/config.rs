@@ -37,7 +37,8 @@ pub struct TimeoutConfig {
     pub limits: Limits,
     /// Limits by the name of the operation, as the caller gives it: `call::with().name("search")`.
     /// What an operation leaves unset is as in [`limits`](Self::limits); a name that is not listed
-    /// has just these. None by default.
+    /// has just these. A name that ends in a slash, `shop.Cart/`, stands for all the operations named
+    /// so up to their last slash that are not listed themselves. None by default.
     pub operations: BTreeMap<String, Limits>,
 }
 

@@ -1,12 +1,9 @@
 //! What a call's limits come to. Told the time, it answers with points in time; it reads no clock
 //! and waits for nothing.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use portcullis_core::{Call, Invalid, Phase, Until, Watch, call::Overrides, clock};
+use portcullis_core::{Call, Invalid, Operations, Phase, Until, Watch, call::Overrides, clock};
 
 use crate::config::{Limits, TimeoutConfig};
 
@@ -15,7 +12,7 @@ use crate::config::{Limits, TimeoutConfig};
 pub struct Policy {
     defaults: Limits,
     operations: Box<[Limits]>,
-    by_name: BTreeMap<Box<str>, Operation>,
+    by_name: Operations<Operation>,
 }
 
 /// Which limits a call is under: the defaults, or those of a named operation.
@@ -60,7 +57,7 @@ impl Policy {
                 .map(|limits| limits.or(&config.limits).bounded())
                 .collect(),
             by_name: numbered
-                .map(|((name, _), number)| (name.as_str().into(), Operation(Some(number))))
+                .map(|((name, _), number)| (name.as_str(), Operation(Some(number))))
                 .collect(),
         })
     }
@@ -76,7 +73,7 @@ impl Policy {
 
     /// The operations that have limits of their own, by name.
     pub fn operations(&self) -> impl Iterator<Item = (&str, Operation)> {
-        self.by_name.iter().map(|(name, operation)| (&**name, *operation))
+        self.by_name.iter().map(|(name, operation)| (name, *operation))
     }
 
     /// Plans a call made at `now` that has been waiting for readiness since `since`, if it has.

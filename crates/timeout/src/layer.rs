@@ -185,7 +185,8 @@ impl<C> TimeoutBuilder<C> {
         self
     }
 
-    /// Sets the limits of the operation that callers name by `call::with().name(…)`. What they leave
+    /// Sets the limits of the operation that callers name by `call::with().name(…)`, or of a group of
+    /// operations: see [`TimeoutConfig::operations`](crate::TimeoutConfig::operations). What they leave
     /// unset is as for the layer.
     pub fn operation(mut self, name: impl Into<String>, limits: Limits) -> Self {
         self.config.operations.insert(name.into(), limits);

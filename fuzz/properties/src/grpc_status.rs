@@ -20,14 +20,14 @@ pub fn grpc_status(data: &[u8]) {
     let http = StatusCode::from_bytes(http).unwrap_or(StatusCode::OK);
     let fields = text::headers(rest, &[GRPC_STATUS, GRPC_RETRY_PUSHBACK_MS]);
     let lenient = GrpcClassifier::new();
-    let strict = lenient.unavailable_if_idempotent();
-    for (classifier, unavailable) in [(lenient, Replay::Safe), (strict, Replay::IfIdempotent)] {
+    let strict = lenient.clone().unavailable_if_idempotent();
+    for (classifier, unavailable) in [(&lenient, Replay::Safe), (&strict, Replay::IfIdempotent)] {
         in_head(classifier, unavailable, http, &fields);
         in_trailers(classifier, unavailable, &fields);
     }
 }
 
-fn in_head(classifier: GrpcClassifier, unavailable: Replay, http: StatusCode, fields: &HeaderMap) {
+fn in_head(classifier: &GrpcClassifier, unavailable: Replay, http: StatusCode, fields: &HeaderMap) {
     let seen = Seen::new();
     let mut response = Response::new(Script::new([Step::data(b"reply")]));
     *response.status_mut() = http;
@@ -50,7 +50,7 @@ fn in_head(classifier: GrpcClassifier, unavailable: Replay, http: StatusCode, fi
     assert_eq!(seen.outcomes(), [at_end]);
 }
 
-fn in_trailers(classifier: GrpcClassifier, unavailable: Replay, fields: &HeaderMap) {
+fn in_trailers(classifier: &GrpcClassifier, unavailable: Replay, fields: &HeaderMap) {
     let seen = Seen::new();
     let body = Script::new([Step::data(b"reply"), Step::Trailers(fields.clone())]);
     let response = classifier.classify(Ok(Response::new(body)), seen.completion(0, Call::new()));

@@ -15,9 +15,9 @@ pub fn pushback(data: &[u8]) {
     let headers = text::headers(data, &[GRPC_RETRY_PUSHBACK_MS]);
     let expected = match headers.get(GRPC_RETRY_PUSHBACK_MS) {
         None => Hint::None,
-        // gRFC A6: what is negative or no number asks never to come back.
-        Some(value) => match text::whole(value).and_then(text::number) {
-            Some(millis) => Hint::After(Duration::from_millis(millis).min(LONGEST)),
+        // gRFC A6: what is negative or no number of 32 bits asks never to come back.
+        Some(value) => match text::whole(value).and_then(text::number).filter(|n| *n < 1 << 31) {
+            Some(millis) => Hint::Exactly(Duration::from_millis(millis).min(LONGEST)),
             None => Hint::Never,
         },
     };

@@ -68,7 +68,7 @@ pub fn rejection(data: &[u8]) {
 /// The hint is the wait, rounded up to a unit that it has at least; so nobody comes back too soon.
 fn wait(hint: Hint, wait: Option<Duration>, unit: Duration) {
     let Some(wait) = wait else { return assert_eq!(hint, Hint::None) };
-    let Hint::After(hint) = hint else { panic!("{hint:?} for {wait:?}") };
+    let Some(hint) = hint.wait() else { panic!("{hint:?} for {wait:?}") };
     assert!(hint >= wait.min(LONGEST), "{hint:?} for {wait:?}");
     assert!(hint < wait.saturating_add(unit) || hint == unit, "{hint:?} for {wait:?}");
 }

@@ -226,7 +226,7 @@ impl Circuit {
         changes: &mut Changes,
     ) {
         self.open_for = self.draw_open_time(config);
-        if let Hint::After(asked) = hint {
+        if let Some(asked) = hint.wait() {
             self.open_for = self.open_for.max(asked.min(config.max_hint));
         }
         self.backoff = self.backoff.saturating_add(1);

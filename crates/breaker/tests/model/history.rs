@@ -61,7 +61,11 @@ fn pick() -> impl Strategy<Value = Pick> {
 /// Mostly good, or mostly not: a mixture without seasons would seldom close or seldom trip.
 fn outcome(good: u32) -> impl Strategy<Value = Outcome> {
     let other = Fault::new(FaultKind::Other, Replay::Safe);
-    let hint = |secs| Hint::After(Duration::from_secs(secs));
+    // Whether it is exact is all the same to a breaker.
+    let hint = |secs| match secs % 2 {
+        0 => Hint::After(Duration::from_secs(secs)),
+        _ => Hint::Exactly(Duration::from_secs(secs)),
+    };
     prop_oneof![
         good => Just(Outcome::Success),
         6 => Just(Outcome::Failure(other)),

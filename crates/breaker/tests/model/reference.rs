@@ -95,7 +95,7 @@ impl Model {
         if config.jitter {
             open_for = most / 2 + (most / 2).mul_f64(self.rng.f64());
         }
-        if let Hint::After(hint) = hint {
+        if let Hint::After(hint) | Hint::Exactly(hint) = hint {
             open_for = open_for.max(hint.min(config.max_hint));
         }
         let from = self.judged;

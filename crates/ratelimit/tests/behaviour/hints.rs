@@ -137,6 +137,7 @@ async fn a_success_may_carry_a_hint_too() {
         .hint_with(|length: &u32| match length {
             0 => Hint::After(4 * SECOND),
             1 => Hint::Never,
+            2 => Hint::Exactly(6 * SECOND),
             _ => Hint::None,
         })
         .build()
@@ -146,6 +147,9 @@ async fn a_success_may_carry_a_hint_too() {
     assert!(!layer.limiter().snapshot().held);
     call(&mut service, "").await.unwrap();
     assert_eq!(layer.limiter().snapshot().wait, 4 * SECOND);
+    tokio::time::advance(4 * SECOND).await;
+    call(&mut service, "qq").await.unwrap();
+    assert_eq!(layer.limiter().snapshot().wait, 6 * SECOND, "an exact one is one, too");
 }
 
 #[tokio::test(start_paused = true)]

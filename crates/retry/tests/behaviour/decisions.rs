@@ -3,7 +3,7 @@
 use portcullis_core::{
     Call, ClassifyFn, Error, Fault, FaultKind, Hint, Outcome, Reason, Replay, call, clock,
 };
-use portcullis_retry::{Attempt, Decision, Opinion, Policy, RetryBuilder, RetryConfig};
+use portcullis_retry::{Attempt, Decision, Opinion, Policy, Progress, RetryBuilder, RetryConfig};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
 use tower_layer::Layer;
 
@@ -193,7 +193,14 @@ fn the_first_rule_that_says_no_names_the_reason_and_the_request_is_asked_for_las
     let fault =
         |replay, hint| Outcome::Failure(Fault::new(FaultKind::Other, replay).with_hint(hint));
     let decide = |attempt: Attempt<'_>, call: &Call, replayable: bool| {
-        let decision = policy.decide(&attempt, call, now, None, || replayable.then_some(()), || 0);
+        let decision = policy.decide(
+            &attempt,
+            call,
+            now,
+            Progress::default(),
+            || replayable.then_some(()),
+            || 0,
+        );
         match decision {
             Decision::GiveUp(reason) => reason,
             other => panic!("{other:?}"),
@@ -221,6 +228,6 @@ fn the_first_rule_that_says_no_names_the_reason_and_the_request_is_asked_for_las
 
     // Asking for it ends what is still being sent of the one that is under way.
     let again = || -> Option<()> { panic!("a request that is not sent was asked for") };
-    let decision = policy.decide(&first, &Call::new(), now, None, again, || 0);
+    let decision = policy.decide(&first, &Call::new(), now, Progress::default(), again, || 0);
     assert!(matches!(decision, Decision::GiveUp(Reason::BudgetSpent { .. })));
 }

@@ -4,5 +4,6 @@ mod attempts;
 mod budget;
 mod decisions;
 mod fakes;
+mod operations;
 mod settings;
 mod waiting;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_retry::{Backoff, BudgetConfig, Jitter, Policy, RetryConfig};
+use portcullis_retry::{Backoff, BudgetConfig, Jitter, OperationConfig, Policy, RetryConfig};
 
 use crate::fakes::{SECOND, builder};
 
@@ -37,13 +37,15 @@ fn what_is_out_of_its_range_is_named() {
     }
     let too_long = Backoff::decorrelated(SECOND, longer);
     assert_eq!(refused(|c| c.backoff = too_long), "backoff.max");
-    for multiplier in [0.99, 101.0, f64::NAN, f64::INFINITY] {
+    for multiplier in [0.0, -0.5, f64::NAN, f64::INFINITY] {
         let backoff = Backoff::Exponential { initial: SECOND, multiplier, max: SECOND };
         assert_eq!(refused(|c| c.backoff = backoff), "backoff.multiplier");
     }
     for fraction in [-0.1, 1.1, f64::NAN] {
         let jitter = Jitter::Fraction(fraction);
         assert_eq!(refused(|c| c.jitter = jitter), "jitter.fraction");
+        let jitter = Jitter::Around(fraction);
+        assert_eq!(refused(|c| c.jitter = jitter), "jitter.around");
     }
     assert_eq!(refused_budget(|b| b.capacity = 0), "budget.capacity");
     assert_eq!(refused_budget(|b| b.capacity = 1_001), "budget.capacity");
@@ -51,6 +53,15 @@ fn what_is_out_of_its_range_is_named() {
     assert_eq!(refused_budget(|b| b.ratio = f64::NAN), "budget.ratio");
     assert_eq!(refused_budget(|b| b.reserve = -1.0), "budget.reserve");
     assert_eq!(refused_budget(|b| b.reserve = 100.1), "budget.reserve");
+
+    let twice = OperationConfig::new().with_max_attempts(0);
+    let invalid = builder().operation("search", twice).build().unwrap_err();
+    assert_eq!(invalid.to_string(), "operation `search`: max_attempts is 0, allowed is at least 1");
+    let backwards = OperationConfig::new().with_backoff(Backoff::exponential(day, SECOND));
+    assert_eq!(
+        refused(|c| c.operations.extend([("search".to_owned(), backwards)])),
+        "backoff.initial"
+    );
 
     let custom = builder().backoff_fn(longer, |_| SECOND).build();
     assert_eq!(custom.unwrap_err().field(), "backoff.max");
@@ -123,12 +134,15 @@ mod files {
         assert_eq!(read("{}").unwrap(), RetryConfig::default());
         let config = read(
             r#"{ "backoff": { "exponential": { "initial": "250ms" } }, "jitter": { "fraction": 0.25 },
-                 "max_hint": "2m", "budget": { "capacity": 10 } }"#,
+                 "max_hint": "2m", "budget": { "capacity": 10 },
+                 "operations": { "search": { "max_attempts": 1, "jitter": { "around": 0.2 } } } }"#,
         );
         let mut expected = RetryConfig::default();
         expected.backoff = Backoff::exponential(SECOND / 4, SECOND * 30);
         expected.jitter = Jitter::Fraction(0.25);
         expected.max_hint = SECOND * 120;
+        let search = OperationConfig::new().with_max_attempts(1).with_jitter(Jitter::Around(0.2));
+        expected.operations.insert("search".to_owned(), search);
         expected.budget = Some(BudgetConfig::default()).map(|mut budget| {
             budget.capacity = 10;
             budget
@@ -152,6 +166,7 @@ mod files {
             r#"{ "retries": 3 }"#,
             r#"{ "backoff": { "exponential": { "retries": 1 } } }"#,
             r#"{ "budget": { "retries": 1 } }"#,
+            r#"{ "operations": { "search": { "retries": 1 } } }"#,
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains("unknown field `retries`"), "{error}");
@@ -163,6 +178,8 @@ mod files {
         let mut config = RetryConfig::default();
         config.backoff = Backoff::decorrelated(SECOND / 3, SECOND * 7);
         config.jitter = Jitter::Equal;
+        let hint = OperationConfig::new().with_max_hint(SECOND * 3);
+        config.operations.insert("search".to_owned(), hint.with_backoff(Backoff::fixed(SECOND)));
         for budget in [None, Some(BudgetConfig::default())] {
             config.budget = budget;
             let text = serde_json::to_string(&config).unwrap();

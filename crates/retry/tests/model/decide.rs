@@ -5,7 +5,7 @@ use std::{cell::Cell, time::Duration};
 use portcullis_core::{
     Call, Fault, FaultKind, Hint, Outcome, Reason, Replay, Throttle, call::Overrides, clock,
 };
-use portcullis_retry::{Attempt, Decision, Withdrawal};
+use portcullis_retry::{Attempt, Decision, Progress, Withdrawal};
 use proptest::prelude::*;
 
 use crate::{
@@ -46,7 +46,7 @@ struct Live {
     idempotent: bool,
     said_idempotent: Option<bool>,
     said_attempts: Option<u32>,
-    previous: Option<Duration>,
+    progress: Progress,
     waits: Option<Option<Withdrawal>>,
 }
 
@@ -71,6 +71,7 @@ fn outcome(unit: u64) -> impl Strategy<Value = Outcome> {
     let hint = prop_oneof![
         4 => Just(Hint::None),
         3 => prop_oneof![millis(90_000, unit), millis(8_000, unit)].prop_map(Hint::After),
+        3 => prop_oneof![millis(90_000, unit), millis(8_000, unit)].prop_map(Hint::Exactly),
         1 => Just(Hint::Never),
     ];
     let fault = (kind, replay, hint, any::<bool>()).prop_map(|(kind, replay, hint, throttled)| {
@@ -162,7 +163,7 @@ proptest! {
                         idempotent,
                         said_idempotent,
                         said_attempts,
-                        previous: None,
+                        progress: Progress::default(),
                         waits: None,
                     });
                 }
@@ -178,7 +179,7 @@ proptest! {
                         &Attempt::new(live.attempt, outcome).idempotent(idempotent),
                         &live.call,
                         now,
-                        live.previous,
+                        live.progress,
                         || {
                             asked.set(asked.get() + 1);
                             again.then_some(live.attempt)
@@ -195,14 +196,21 @@ proptest! {
                     prop_assert_eq!(asked.get(), u32::from(last));
                     prop_assert!(drawn.get() <= 1);
                     match (decision, said) {
-                        (Decision::Retry(plan), Says::Retry { delay, reason, computed }) => {
+                        (
+                            Decision::Retry(plan),
+                            Says::Retry { delay, reason, previous, restarted_after },
+                        ) => {
                             prop_assert!(same(plan.delay, delay, rules.waits.jitter));
                             prop_assert_eq!(plan.reason, reason);
-                            prop_assert_eq!(plan.computed.is_some(), computed.is_some());
-                            prop_assert_eq!(plan.computed.unwrap_or(plan.delay), plan.delay);
+                            let computed = plan.progress.computed;
+                            prop_assert_eq!(computed.is_some(), previous.is_some());
+                            if let Some((ours, naive)) = computed.zip(previous) {
+                                prop_assert!(same(ours, naive, rules.waits.jitter));
+                            }
+                            prop_assert_eq!(plan.progress.restarted_after, restarted_after);
                             prop_assert_eq!(plan.request, live.attempt);
                             prop_assert_eq!(plan.withdrawal.is_some(), budget.is_some());
-                            live.previous = plan.computed.or(live.previous);
+                            live.progress = plan.progress;
                             live.waits = Some(plan.withdrawal);
                         }
                         (Decision::GiveUp(ours), Says::GiveUp(naive)) => {
@@ -245,7 +253,8 @@ impl Live {
             said_idempotent: self.said_idempotent,
             said_attempts: self.said_attempts,
             left: self.deadline.map(|deadline| deadline.saturating_sub(at)),
-            previous: self.previous,
+            previous: self.progress.computed,
+            restarted_after: self.progress.restarted_after,
             again,
             word,
         }

@@ -65,6 +65,8 @@ pub(crate) struct Case {
     /// Until the deadline.
     pub(crate) left: Option<Duration>,
     pub(crate) previous: Option<Duration>,
+    /// How many attempts there were when the backoff started over.
+    pub(crate) restarted_after: u32,
     pub(crate) again: bool,
     pub(crate) word: u64,
 }
@@ -72,7 +74,7 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Says {
     Done,
-    Retry { delay: Duration, reason: Reason, computed: Option<Duration> },
+    Retry { delay: Duration, reason: Reason, previous: Option<Duration>, restarted_after: u32 },
     GiveUp(Reason),
 }
 
@@ -207,6 +209,10 @@ impl Waits {
                 let floor = Duration::from_secs_f64(delay.as_secs_f64().min(most));
                 (floor, floor.mul_f64(fraction))
             }
+            Jitter::Around(fraction) => {
+                let swing = delay.mul_f64(fraction);
+                return Range { floor: delay - swing, width: swing * 2, cap: delay + swing };
+            }
             other => panic!("{other:?}"),
         };
         Range { floor, width, cap }
@@ -241,12 +247,18 @@ impl Rules {
             return Says::GiveUp(reason);
         }
 
-        let range = self.waits.before(case.attempt, case.previous);
-        let (delay, reason, computed) = match case.outcome.hint() {
-            Hint::After(hint) => (range.hinted(hint, case.word), Reason::Hinted { hint }, None),
+        let range = self.waits.before(case.attempt - case.restarted_after, case.previous);
+        let (mut previous, mut restarted_after) = (case.previous, case.restarted_after);
+        let (delay, reason) = match case.outcome.hint() {
+            Hint::After(hint) => (range.hinted(hint, case.word), Reason::Hinted { hint }),
+            Hint::Exactly(hint) => {
+                (previous, restarted_after) = (None, case.attempt);
+                (hint, Reason::Hinted { hint })
+            }
             _ => {
                 let delay = range.computed(case.word);
-                (delay, Reason::Backoff { retry: case.attempt }, Some(delay))
+                previous = Some(delay);
+                (delay, Reason::Backoff { retry: case.attempt })
             }
         };
         if let Some(left) = case.left
@@ -262,7 +274,7 @@ impl Rules {
             self.bucket.iter_mut().for_each(Bucket::refund);
             return Says::GiveUp(Reason::NotReplayable);
         }
-        Says::Retry { delay, reason, computed }
+        Says::Retry { delay, reason, previous, restarted_after }
     }
 
     /// The rows of the table that need no time.
@@ -300,8 +312,10 @@ impl Rules {
         let max = if rejected { self.max_hint.min(longest) } else { self.max_hint };
         match case.outcome.hint() {
             Hint::Never => Some(Reason::HintNever),
-            Hint::After(hint) if hint > max => Some(Reason::HintTooLong { hint, max }),
-            Hint::After(_) | Hint::None => None,
+            Hint::After(hint) | Hint::Exactly(hint) if hint > max => {
+                Some(Reason::HintTooLong { hint, max })
+            }
+            Hint::After(_) | Hint::Exactly(_) | Hint::None => None,
         }
     }
 }

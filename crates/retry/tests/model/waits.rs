@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::{ByClone, Call, Fault, FaultKind, Hint, Outcome, Reason, Replay, clock};
-use portcullis_retry::{Attempt, Decision, Jitter, Policy, RetryConfig, RetryLayer};
+use portcullis_retry::{Attempt, Decision, Jitter, Policy, Progress, RetryConfig, RetryLayer};
 use proptest::prelude::*;
 
 use crate::{
@@ -36,7 +36,7 @@ pub(crate) fn policy(rules: &Rules, budget: Option<portcullis_retry::BudgetConfi
 /// Two waits that are one, but for how a fraction was rounded.
 pub(crate) fn same(one: Duration, other: Duration, jitter: Jitter) -> bool {
     let rounding = match jitter {
-        Jitter::Fraction(_) => Duration::from_nanos(2),
+        Jitter::Fraction(_) | Jitter::Around(_) => Duration::from_nanos(2),
         _ => Duration::ZERO,
     };
     one.abs_diff(other) <= rounding
@@ -65,6 +65,7 @@ pub(crate) fn waits() -> impl Strategy<Value = Waits> {
         Just(Jitter::Equal),
         Just(Jitter::None),
         (0.0..=1.0).prop_map(Jitter::Fraction),
+        (0.0..=1.0).prop_map(Jitter::Around),
     ];
     (prop_oneof![4 => delay, 1 => fixed], jitter)
         .prop_map(|(backoff, jitter)| Waits { backoff, jitter })
@@ -74,19 +75,21 @@ fn attempts() -> impl Strategy<Value = u32> {
     prop_oneof![4 => 1..60u32, 1 => u32::MAX - 3..=u32::MAX]
 }
 
-/// The wait that is decided on, and what the backoff is to remember; or why there is none.
+/// The wait that is decided on, and what the next decision is told; or why there is none.
 fn decide(
     policy: &Policy,
     attempt: u32,
     hint: Hint,
     previous: Option<Duration>,
     word: u64,
-) -> Result<(Duration, Option<Duration>), Reason> {
+) -> Result<(Duration, Progress), Reason> {
     let fault = Fault::new(FaultKind::Connect, Replay::Safe).with_hint(hint);
     let attempt = Attempt::new(attempt, Outcome::Failure(fault));
     let call = Call::new();
-    match policy.decide(&attempt, &call, clock::now(), previous, || Some(()), || word) {
-        Decision::Retry(plan) => Ok((plan.delay, plan.computed)),
+    let mut progress = Progress::default();
+    progress.computed = previous;
+    match policy.decide(&attempt, &call, clock::now(), progress, || Some(()), || word) {
+        Decision::Retry(plan) => Ok((plan.delay, plan.progress)),
         Decision::GiveUp(reason) => Err(reason),
         Decision::Done => panic!("a failure is a reason for another attempt"),
     }
@@ -101,6 +104,7 @@ proptest! {
         attempt in attempts(),
         earlier in prop::option::of(0.0..=1.0),
         hint in prop::option::of(prop_oneof![0..100_000u64, Just(86_400_000)]),
+        exact: bool,
         word: u64,
     ) {
         let jitter = waits.jitter;
@@ -113,7 +117,11 @@ proptest! {
             _ => earlier.map(|part: f64| DAY.mul_f64(part)),
         };
         let hint = hint.map(Duration::from_millis);
-        let advice = hint.map_or(Hint::None, Hint::After);
+        let advice = match hint {
+            None => Hint::None,
+            Some(hint) if exact => Hint::Exactly(hint),
+            Some(hint) => Hint::After(hint),
+        };
         let decided = |word| decide(&policy, attempt, advice, previous, word);
         if attempt == u32::MAX {
             prop_assert_eq!(decided(word), Err(Reason::AttemptsUsed { max: u32::MAX }));
@@ -122,14 +130,18 @@ proptest! {
 
         let range = rules.waits.before(attempt, previous);
         for word in [0, word, u64::MAX] {
-            let (delay, computed) = decided(word).unwrap();
+            let (delay, progress) = decided(word).unwrap();
+            let (computed, restarted_after) = (progress.computed, progress.restarted_after);
+            prop_assert_eq!(restarted_after, if advice.wait().is_some() && exact { attempt } else { 0 });
             match hint {
+                // Nothing is added to it, and what was computed before is forgotten.
+                Some(hint) if exact => prop_assert_eq!((delay, computed), (hint, None)),
                 Some(hint) => {
                     let naive = range.hinted(hint, word);
                     prop_assert!(same(delay, naive, jitter), "{delay:?} for {naive:?}");
                     // A hint is a floor, may exceed the cap, and is not remembered.
                     prop_assert!(delay >= hint && delay - hint <= range.cap);
-                    prop_assert_eq!(computed, None);
+                    prop_assert_eq!(computed, previous);
                 }
                 None => {
                     let naive = range.computed(word);

@@ -1,10 +1,16 @@
 //! gRPC's verdicts: by the status in the trailers, or in a head that is all there is.
 
+mod codes;
+
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use portcullis_core::{
-    Classify, Completion, Error, Fault, FaultKind, Hint, Outcome, Replay, Throttle, Verdict,
+    Call, Classify, Completion, Error, Fault, FaultKind, Hint, Operations, Outcome, Replay,
+    Throttle, Verdict,
 };
 
+pub use self::codes::{GrpcCodes, GrpcRetryable};
 use crate::{Body, body::Judge, client, hint};
 
 /// gRPC's status, in trailers or in a head that is all there is.
@@ -15,28 +21,49 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Judges gRPC calls by their status, which arrives in the trailers after the body, or in the head
 /// when there is no body.
 ///
-/// | status | verdict | may be sent again |
+/// | status | verdict | may be sent again, unless [set otherwise](Self::retryable) |
 /// |---|---|---|
 /// | OK | success | – |
 /// | UNAVAILABLE | failure | yes, also where the RPC is not idempotent (gRFC A6's custom); see [`unavailable_if_idempotent`](Self::unavailable_if_idempotent) |
 /// | DEADLINE_EXCEEDED | failure | if idempotent |
 /// | UNKNOWN, and what is no status of gRPC's; INTERNAL, DATA_LOSS | failure | no |
 /// | RESOURCE_EXHAUSTED | throttled | only if the server sent a pushback |
-/// | CANCELLED | ignored | – |
-/// | the rest | success: the server is well | – |
+/// | CANCELLED | ignored | no |
+/// | the rest | success: the server is well | no |
 ///
 /// Without a status, the HTTP status decides; without that, it is UNKNOWN. A call whose body is dropped
 /// before its status is cancelled, or timed out if its deadline passed while somebody waited for more.
 ///
-/// A head that is not the whole response commits the call: retry hands it up. A pushback is waited
-/// for like any hint: at least so long, with jitter on top.
-#[derive(Clone, Copy, Debug)]
+/// What may be sent again is set [for all](Self::retryable), or [by method](Self::retryable_for). A code
+/// that is listed there is a failure to retry, and what the table says to all other layers: an ABORTED
+/// that is tried again opens no breaker.
+///
+/// A head that is not the whole response commits the call: retry hands it up. A pushback is waited for
+/// exactly, without jitter, and the backoff starts over after it (gRFC A6).
+///
+/// ```
+/// use portcullis_http::{GrpcClassifier, GrpcCodes, GrpcRetryable};
+///
+/// let grpc = GrpcClassifier::new()
+///     .retryable_for("shop.Cart/Add", GrpcRetryable::of(GrpcCodes::UNAVAILABLE | GrpcCodes::ABORTED))
+///     .retryable_for("shop.Payments/", GrpcRetryable::new().if_idempotent(GrpcCodes::UNAVAILABLE));
+/// # let _ = grpc;
+/// ```
+#[derive(Clone, Debug, Default)]
 pub struct GrpcClassifier {
-    unavailable: Replay,
+    table: Table,
+    methods: Option<Arc<Operations<GrpcRetryable>>>,
+}
+
+/// The table of verdicts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Table {
+    retryable: GrpcRetryable,
 }
 
 /// The codes judged by name here.
 mod code {
+    pub(super) const OK: u8 = 0;
     pub(super) const CANCELLED: u8 = 1;
     pub(super) const UNKNOWN: u8 = 2;
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
@@ -98,40 +125,59 @@ impl GrpcClassifier {
     /// The verdicts of the table above.
     #[must_use]
     pub const fn new() -> Self {
-        Self { unavailable: Replay::Safe }
+        Self { table: Table { retryable: GrpcRetryable::new() }, methods: None }
+    }
+
+    /// Which codes may be sent again, for methods that have no rule of their own.
+    #[must_use]
+    pub const fn retryable(mut self, codes: GrpcRetryable) -> Self {
+        self.table.retryable = codes;
+        self
+    }
+
+    /// Which codes of a method may be sent again. The method is told by the name of the call's operation:
+    /// `call::with().name("shop.Cart/Add")`. A name that ends in a slash, `shop.Cart/`, stands for all the
+    /// service's methods that have no rule of their own.
+    #[must_use]
+    pub fn retryable_for(mut self, method: impl Into<Box<str>>, codes: GrpcRetryable) -> Self {
+        let others = self.methods.as_deref().into_iter().flat_map(Operations::iter);
+        let others = others.map(|(name, codes)| (Box::from(name), *codes));
+        self.methods = Some(Arc::new(others.chain([(method.into(), codes)]).collect()));
+        self
     }
 
     /// Takes UNAVAILABLE as a sign that the server may have acted, so that only idempotent RPCs are
     /// sent again.
     #[must_use]
-    pub const fn unavailable_if_idempotent(mut self) -> Self {
-        self.unavailable = Replay::IfIdempotent;
-        self
+    pub const fn unavailable_if_idempotent(self) -> Self {
+        let codes = self.table.retryable.if_idempotent(GrpcCodes::UNAVAILABLE);
+        self.retryable(codes)
     }
 
+    /// What holds for the method that `call` is of.
+    fn of(&self, call: &Call) -> GrpcRetryable {
+        let method = self.methods.as_ref().and_then(|methods| methods.of(call));
+        method.copied().unwrap_or(self.table.retryable)
+    }
+}
+
+// ===== impl Table =====
+
+impl Table {
     /// The verdict of trailers, or of a head that is all there is; `None` if no status is in it.
     pub(crate) fn trailers(self, headers: &HeaderMap) -> Option<Outcome> {
-        let status = headers.get(GRPC_STATUS)?;
-        // Digits alone: a number's own parser takes a sign as well. An unparsable status is an unknown
-        // one (gRPC over HTTP/2, "Responses"), and so is one that gRPC does not have.
-        let number = status.to_str().ok().and_then(hint::digits);
-        let code = number.and_then(|number| u8::try_from(number).ok());
-        let code = code.filter(|code| *code <= code::UNAUTHENTICATED).unwrap_or(code::UNKNOWN);
-        Some(self.code(code, hint::grpc_pushback(headers)))
+        let (code, hint) = status(headers)?;
+        Some(self.code(code, hint))
     }
 
     fn code(self, code: u8, hint: Hint) -> Outcome {
-        let kind = FaultKind::Grpc(code);
-        let failure = |replay| Outcome::Failure(Fault::new(kind, replay).with_hint(hint));
         match code {
-            code::UNAVAILABLE => failure(self.unavailable),
-            code::DEADLINE_EXCEEDED => failure(Replay::IfIdempotent),
-            code::UNKNOWN | code::INTERNAL | code::DATA_LOSS => failure(Replay::Forbidden),
-            code::RESOURCE_EXHAUSTED => {
-                let throttle = Throttle::new(kind).with_hint(hint);
-                let replay = if hint == Hint::None { Replay::Forbidden } else { throttle.replay };
-                Outcome::Throttled(Throttle { replay, ..throttle })
-            }
+            code::UNAVAILABLE
+            | code::DEADLINE_EXCEEDED
+            | code::UNKNOWN
+            | code::INTERNAL
+            | code::DATA_LOSS
+            | code::RESOURCE_EXHAUSTED => refusal(code, self.retryable.replay(code, hint), hint),
             code::CANCELLED => Outcome::Ignored,
             _ => Outcome::Success,
         }
@@ -140,32 +186,57 @@ impl GrpcClassifier {
     /// What a response means whose end brings no status: the HTTP status decides, else it is
     /// unknown (gRPC's "HTTP to gRPC status code mapping").
     fn without_status(self, status: StatusCode) -> Outcome {
-        let code = match status {
-            StatusCode::UNAUTHORIZED => code::UNAUTHENTICATED,
-            StatusCode::FORBIDDEN => code::PERMISSION_DENIED,
-            StatusCode::NOT_FOUND => code::UNIMPLEMENTED,
-            StatusCode::BAD_REQUEST => code::INTERNAL,
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => code::UNAVAILABLE,
-            _ => code::UNKNOWN,
-        };
-        self.code(code, Hint::None)
+        self.code(code_of(status), Hint::None)
     }
 
     /// The verdict of a head that settles the call, if it does.
     fn head<B>(self, response: &Response<B>) -> Option<Outcome> {
-        self.trailers(response.headers()).or_else(|| {
-            let ok = response.status() == StatusCode::OK;
-            (!ok).then(|| self.without_status(response.status()))
-        })
+        head(response).map(|(code, hint)| self.code(code, hint))
     }
 }
 
-impl Default for GrpcClassifier {
-    fn default() -> Self {
-        Self::new()
+/// The failure or refusal that a code stands for.
+fn refusal(code: u8, replay: Replay, hint: Hint) -> Outcome {
+    let kind = FaultKind::Grpc(code);
+    match code {
+        code::RESOURCE_EXHAUSTED => {
+            Outcome::Throttled(Throttle { replay, ..Throttle::new(kind).with_hint(hint) })
+        }
+        _ => Outcome::Failure(Fault::new(kind, replay).with_hint(hint)),
+    }
+}
+
+/// The code that settles the call at its head, if one does, and the server's pushback.
+fn head<B>(response: &Response<B>) -> Option<(u8, Hint)> {
+    status(response.headers()).or_else(|| {
+        let ok = response.status() == StatusCode::OK;
+        (!ok).then(|| (code_of(response.status()), Hint::None))
+    })
+}
+
+/// The status in trailers, or in a head that is all there is, and the server's pushback.
+fn status(headers: &HeaderMap) -> Option<(u8, Hint)> {
+    let status = headers.get(GRPC_STATUS)?;
+    // Digits alone: a number's own parser takes a sign as well. An unparsable status is an unknown one
+    // (gRPC over HTTP/2, "Responses"), and so is one that gRPC does not have.
+    let number = status.to_str().ok().and_then(hint::digits);
+    let code = number.and_then(|number| u8::try_from(number).ok());
+    let code = code.filter(|code| *code <= code::UNAUTHENTICATED).unwrap_or(code::UNKNOWN);
+    Some((code, hint::grpc_pushback(headers)))
+}
+
+/// gRPC's "HTTP to gRPC status code mapping".
+fn code_of(status: StatusCode) -> u8 {
+    match status {
+        StatusCode::UNAUTHORIZED => code::UNAUTHENTICATED,
+        StatusCode::FORBIDDEN => code::PERMISSION_DENIED,
+        StatusCode::NOT_FOUND => code::UNIMPLEMENTED,
+        StatusCode::BAD_REQUEST => code::INTERNAL,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => code::UNAVAILABLE,
+        _ => code::UNKNOWN,
     }
 }
 
@@ -177,11 +248,25 @@ where
 
     fn at_head(&self, result: Result<&Response<B>, &Error>) -> Verdict {
         match result {
-            Ok(response) => match self.head(response) {
+            Ok(response) => match self.table.head(response) {
                 Some(outcome) => Verdict::Final(outcome),
                 None => Verdict::SoFar(Outcome::Success),
             },
             Err(error) => Verdict::Final(client::outcome(error)),
+        }
+    }
+
+    fn for_retry(&self, result: Result<&Response<B>, &Error>, call: &Call) -> Outcome {
+        match result.map(head) {
+            Ok(None | Some((code::OK, _))) => Outcome::Success,
+            Ok(Some((code, hint))) => {
+                let table = Table { retryable: self.of(call) };
+                match table.retryable.replay(code, hint) {
+                    Replay::Forbidden => table.code(code, hint),
+                    replay => refusal(code, replay, hint),
+                }
+            }
+            Err(error) => client::outcome(error),
         }
     }
 
@@ -197,9 +282,9 @@ where
     ) -> Result<Self::Response, Error> {
         match result {
             Ok(response) => {
-                let judge = match self.head(&response) {
+                let judge = match self.table.head(&response) {
                     Some(outcome) => Judge::http(outcome),
-                    None => Judge::grpc(*self, self.without_status(StatusCode::OK)),
+                    None => Judge::grpc(self.table, self.table.without_status(StatusCode::OK)),
                 };
                 Ok(response.map(|body| Body::watched(body, judge, done)))
             }
@@ -256,6 +341,51 @@ mod tests {
         assert_eq!(replay(None), Some(Replay::Forbidden));
         assert_eq!(replay(Some("20")), Some(Replay::Safe));
         assert_eq!(head(Some("8"), Some("-1")).outcome().hint(), Hint::Never);
+    }
+
+    fn for_retry(grpc: &GrpcClassifier, call: &Call, status: &'static str) -> Outcome {
+        let mut response = Response::new(String::new());
+        response.headers_mut().insert(GRPC_STATUS, HeaderValue::from_static(status));
+        grpc.for_retry(Ok(&response), call)
+    }
+
+    #[test]
+    fn a_code_that_is_listed_is_a_failure_to_retry_and_to_nobody_else() {
+        let codes = GrpcRetryable::of(GrpcCodes::ABORTED | GrpcCodes::RESOURCE_EXHAUSTED);
+        let grpc = GrpcClassifier::new().retryable(codes);
+        let call = Call::new();
+        let aborted = Outcome::failure(FaultKind::Grpc(10), Replay::Safe);
+        assert_eq!(for_retry(&grpc, &call, "10"), aborted);
+        assert_eq!(grpc.table.code(10, Hint::None), Outcome::Success);
+        assert_eq!(
+            for_retry(&grpc, &call, "8"),
+            Outcome::Throttled(Throttle::new(FaultKind::Grpc(8)))
+        );
+        let unavailable = Outcome::failure(FaultKind::Grpc(14), Replay::Forbidden);
+        assert_eq!(for_retry(&grpc, &call, "14"), unavailable);
+        for status in ["0", "3", "5", "16"] {
+            assert_eq!(for_retry(&grpc, &call, status), Outcome::Success, "{status}");
+        }
+        assert_eq!(for_retry(&grpc, &call, "1"), Outcome::Ignored);
+    }
+
+    #[tokio::test]
+    async fn a_method_has_its_own_codes_else_its_services() {
+        let grpc = GrpcClassifier::new()
+            .retryable_for("shop.Cart/Add", GrpcRetryable::of(GrpcCodes::ABORTED))
+            .retryable_for(
+                "shop.Cart/",
+                GrpcRetryable::new().if_idempotent(GrpcCodes::UNAVAILABLE),
+            );
+        let replay = async |name: &str, status| {
+            let judge = async { for_retry(&grpc, &Call::current(), status).replay() };
+            portcullis_core::call::with().name(name).run(judge).await
+        };
+        assert_eq!(replay("shop.Cart/Add", "10").await, Some(Replay::Safe));
+        assert_eq!(replay("shop.Cart/Add", "14").await, Some(Replay::Forbidden));
+        assert_eq!(replay("shop.Cart/List", "10").await, None);
+        assert_eq!(replay("shop.Cart/List", "14").await, Some(Replay::IfIdempotent));
+        assert_eq!(replay("shop.Stock/List", "14").await, Some(Replay::Safe));
     }
 
     #[test]
