@@ -119,4 +119,15 @@ mod tests {
         assert_eq!(kept.len(), 2);
         assert!(kept.iter().all(|buffer| buffer.bytes_of_all() < 6 << 10));
     }
+
+    #[test]
+    fn a_thread_keeps_a_few_for_itself_and_leaves_the_rest_to_others() {
+        let (pool, limits) = (Pool::new(), Limits::from(&TraceConfig::default()));
+        let head = Head::new(Kind::Call, &Place::begin(|_| true), clock::now());
+        for _ in 0..AT_HAND_MOST + 3 {
+            pool.give_back(Box::new(Buffer::new(head, limits)));
+        }
+        assert_eq!(AT_HAND.take().len(), AT_HAND_MOST);
+        assert_eq!(pool.shared.len(), 3);
+    }
 }

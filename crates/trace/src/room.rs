@@ -124,13 +124,16 @@ mod tests {
         assert!(room.take_anyway(60) && room.is_crowded());
         room.give_back(60);
         assert!(!room.is_crowded());
+        room.give_back(60);
+        assert!(room.take(100) && !room.is_crowded(), "full is not crowded");
     }
 
     #[test]
     fn once_it_is_closed_nothing_comes_in_and_it_is_over_with_the_last_to_leave() {
         let room = Room::new(Load { traces: 4, bytes: Load::MOST_BYTES });
-        assert!(room.take(Load::MOST_BYTES));
+        assert!(room.take(Load::MOST_BYTES) && !room.is_closed());
         room.close();
+        assert!(room.is_closed());
         assert!(!room.take(0) && !room.take_anyway(0));
         assert_eq!(room.load(), Load { traces: 1, bytes: Load::MOST_BYTES });
         assert!(!room.is_over());

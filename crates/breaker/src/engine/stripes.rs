@@ -76,3 +76,24 @@ pub(crate) fn stripe_of_this_thread() -> usize {
     }
     STRIPE.with(|stripe| *stripe)
 }
+
+#[cfg(all(test, not(portcullis_loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn threads_that_begin_one_after_another_write_to_stripes_of_their_own() {
+        let numbers: BTreeSet<_> =
+            (0..4).map(|_| thread::spawn(stripe_of_this_thread).join().unwrap()).collect();
+        assert_eq!(numbers.len(), 4);
+        assert_eq!(stripe_of_this_thread(), stripe_of_this_thread());
+    }
+
+    #[test]
+    fn there_are_two_stripes_for_each_processor_as_long_as_they_are_not_many() {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        assert!(((2 * processors).min(16)..=16).contains(&stripes()));
+    }
+}

@@ -58,6 +58,8 @@ async fn disabled_it_refuses_nothing_and_tells_what_it_would_have_done() {
     assert!(
         told.contains(&"breaker search: would have rejected: 2 failures in a row (limit 2)".into())
     );
+    let admitted = told.iter().filter(|it| it.starts_with("breaker search: admitted")).count();
+    assert_eq!(admitted, 2, "what would have been rejected is told as that alone");
 
     advance(10 * SECOND).await;
     for _ in 0..2 {

@@ -37,6 +37,17 @@ fn the_share_is_what_it_should_be_within_its_statistical_bound() {
 }
 
 #[test]
+fn a_share_of_none_has_not_even_the_lowest_id_and_a_share_of_all_has_the_highest() {
+    // Of all that is random in it nothing is set, and everything.
+    let lowest = TraceId::new(1 << 64).unwrap();
+    let highest = TraceId::new(u128::MAX).unwrap();
+    assert!(!sampler(0.0).is_of_the_share(lowest));
+    assert!(sampler(1e-15).is_of_the_share(lowest));
+    assert!(sampler(1.0).is_of_the_share(highest));
+    assert!(!sampler(0.999_999).is_of_the_share(highest));
+}
+
+#[test]
 fn every_process_decides_alike_by_the_id_and_a_larger_share_holds_the_smaller() {
     let mut seed = Seed::new(12);
     let (small, large) = (sampler(0.1), sampler(0.2));

@@ -1,6 +1,6 @@
 //! Scopes: what belongs together.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Ready, sync::Arc, time::Duration};
 
 use portcullis_core::{
     Call, Elapsed, Error, Event, LayerKind, Outcome, Phase, SpanId, TraceContext, TraceId, What,
@@ -153,6 +153,39 @@ async fn a_handlers_calls_are_children_of_the_call_it_serves() {
     assert_eq!((&*trace.name, names(&trace.calls)), ("front", vec!["front", "backend"]));
     assert_eq!(trace.calls[1].parent, Some(trace.calls[0].span));
     assert_eq!(trace.calls[0].span, trace.span);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_has_to_say_of_its_scope_is_in_the_scopes_record() {
+    let recorder = recorder();
+    let inner = ScriptedService::<Call, u16>::respond_with(|scope, _| {
+        attribute("said of", "the call");
+        _ = scope.enter(clock::now(), || attribute("said of", "the scope"));
+        Step::Ok(200)
+    });
+    let mut client = TraceLayer::builder("c").recorder(&recorder).build().unwrap().layer(inner);
+    TraceScope::start("s").run(async { send(&mut client, Call::current()).await.unwrap() }).await;
+
+    let trace = one(&recorder).await;
+    assert_eq!(trace.attributes, [("said of".to_owned(), "the scope".to_owned())]);
+    assert_eq!(trace.calls[0].attributes, [("said of".to_owned(), "the call".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_panics_as_it_is_called_leaves_what_was_recorded_till_then() {
+    let recorder = recorder();
+    let inner = tower::service_fn(|()| -> Ready<Result<u16, TestError>> {
+        attribute("got", "here");
+        panic!("boom");
+    });
+    let mut client = TraceLayer::builder("c").recorder(&recorder).build().unwrap().layer(inner);
+    let scope = TraceScope::start("s").run(async move { send(&mut client, ()).await });
+    tokio::spawn(scope).await.unwrap_err();
+
+    let trace = one(&recorder).await;
+    assert_eq!(names(&trace.calls), ["c"]);
+    assert_eq!(trace.calls[0].status, Status::Cancelled);
+    assert_eq!(trace.calls[0].attributes, [("got".to_owned(), "here".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
