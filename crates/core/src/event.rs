@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Call, Outcome, Phase, Reason, Rejection};
+use crate::{Call, FaultKind, Outcome, Phase, Reason, Rejection};
 
 /// Something a layer decided or saw.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +39,16 @@ pub enum LayerKind {
     RateLimit,
     /// The capture of traces.
     Trace,
+    /// What stands right above the client and tells the server what the call knows.
+    Propagate,
 }
 
 /// What a layer decided or saw, with the numbers.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum What<'a> {
+    /// A call begins. Told by the layer that records calls, once for each that it will settle.
+    Started,
     /// A call was let through.
     Admitted {
         /// The breaker's state.
@@ -147,6 +151,14 @@ pub enum What<'a> {
         /// What it cost.
         actual: u32,
     },
+    /// The client answered an attempt, with a response's head or an error, or had not when a limit
+    /// ran out. Of an attempt that the caller gave up on nothing is told.
+    Answered {
+        /// What was asked, and what the answer was.
+        answer: Answer,
+        /// How long it took to the head.
+        elapsed: Duration,
+    },
     /// A call came to its end.
     Settled {
         /// The verdict.
@@ -156,6 +168,24 @@ pub enum What<'a> {
         /// How long after the start the end was reached.
         elapsed: Duration,
     },
+}
+
+/// What a client answered to one attempt: plain numbers and bounded words, fit for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The method of the request, if it is one of those everybody knows; else `_OTHER`.
+    pub method: &'static str,
+    /// Whether it is a call by gRPC, of which the method and the status say little.
+    pub is_grpc: bool,
+    /// The port that was asked, if it is known.
+    pub port: Option<u16>,
+    /// The status of the response; `None` if there was none.
+    pub status: Option<u16>,
+    /// What failed, where there was no response.
+    pub fault: Option<FaultKind>,
+    /// How long the response's body will be, in bytes, if the head tells.
+    pub size: Option<u64>,
 }
 
 /// The state of a breaker.
@@ -229,6 +259,7 @@ impl LayerKind {
             Self::Timeout => "timeout",
             Self::RateLimit => "ratelimit",
             Self::Trace => "trace",
+            Self::Propagate => "propagate",
         }
     }
 }
@@ -246,6 +277,8 @@ impl<'a> What<'a> {
     pub fn detach(self) -> Result<What<'static>, &'a dyn Rejection> {
         Ok(match self {
             Self::Rejected { rejection } => return Err(rejection),
+            Self::Started => What::Started,
+            Self::Answered { answer, elapsed } => What::Answered { answer, elapsed },
             Self::Admitted { state, reason } => What::Admitted { state, reason },
             Self::WouldReject { reason } => What::WouldReject { reason },
             Self::Attempting { attempt } => What::Attempting { attempt },
@@ -273,6 +306,8 @@ impl<'a> What<'a> {
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
+            Self::Started => "started",
+            Self::Answered { .. } => "answered",
             Self::Admitted { .. } => "admitted",
             Self::Rejected { .. } => "rejected",
             Self::WouldReject { .. } => "would_reject",
@@ -295,6 +330,8 @@ impl<'a> What<'a> {
 impl fmt::Display for What<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Started => f.write_str("begins"),
+            Self::Answered { answer, elapsed } => write!(f, "{answer} after {elapsed:.1?}"),
             Self::Admitted { state, reason } => write!(f, "admitted while {state}: {reason}"),
             Self::Rejected { rejection } => write!(f, "rejected: {}", rejection.reason()),
             Self::WouldReject { reason } => write!(f, "would have rejected: {reason}"),
@@ -330,6 +367,26 @@ impl fmt::Display for What<'_> {
                     None => Ok(()),
                 }
             }
+        }
+    }
+}
+
+// ===== impl Answer =====
+
+impl Answer {
+    /// No answer yet to a request of this method.
+    #[must_use]
+    pub const fn to(method: &'static str) -> Self {
+        Self { method, is_grpc: false, port: None, status: None, fault: None, size: None }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.status, self.fault) {
+            (Some(status), _) => write!(f, "answered {status}"),
+            (None, Some(fault)) => write!(f, "no response: {fault}"),
+            (None, None) => f.write_str("no response"),
         }
     }
 }

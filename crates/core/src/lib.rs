@@ -54,7 +54,7 @@ pub use self::{
     error::{
         BoxError, Elapsed, Error, Phase, Rejection, RejectionKind, find_error, find_rejection,
     },
-    event::{Event, LayerKind, Observer, State, Voice, What},
+    event::{Answer, Event, LayerKind, Observer, State, Voice, What},
     invalid::Invalid,
     keep::{ByClone, Cloned, Keep, Kept},
     key::Key,

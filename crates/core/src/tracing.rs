@@ -36,8 +36,10 @@ impl Observer for Tracing {
             What::Acquired { .. }
             | What::Adjusted { .. }
             | What::Admitted { .. }
+            | What::Answered { .. }
             | What::Attempting { .. }
-            | What::Settled { .. } => write!(Level::DEBUG),
+            | What::Settled { .. }
+            | What::Started => write!(Level::DEBUG),
             _ => write!(Level::INFO),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{Request, header, uri::Scheme};
+use http::{HeaderValue, Request, Uri, header, uri::Scheme};
 use portcullis_core::Key;
 
 /// The host and port that a request goes to: of its URI, else of its `Host` header.
@@ -27,21 +27,23 @@ pub struct ByHost;
 
 impl<B> Key<Request<B>> for ByHost {
     fn key<'r>(&'r self, req: &'r Request<B>) -> Cow<'r, str> {
-        let host = match req.uri().authority() {
-            Some(authority) => {
-                let host = without_credentials(authority.as_str());
-                without_port_of(req.uri().scheme(), host)
-            }
-            None => {
-                let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-                host.unwrap_or_default().trim()
-            }
-        };
-        let host = without_dot(host);
-        match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            true => Cow::Owned(host.to_ascii_lowercase()),
-            false => host,
+        of(req.uri(), req.headers().get(header::HOST))
+    }
+}
+
+/// The key of a request to this URI, with this `Host` header.
+pub(crate) fn of<'r>(uri: &'r Uri, host: Option<&'r HeaderValue>) -> Cow<'r, str> {
+    let host = match uri.authority() {
+        Some(authority) => {
+            let host = without_credentials(authority.as_str());
+            without_port_of(uri.scheme(), host)
         }
+        None => host.and_then(|host| host.to_str().ok()).unwrap_or_default().trim(),
+    };
+    let host = without_dot(host);
+    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => host,
     }
 }
 

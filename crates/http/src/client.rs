@@ -1,8 +1,8 @@
 //! What the errors of HTTP clients mean: whether the server can have seen the request.
 
-use std::io;
+use std::{any::Any, error::Error as StdError, io};
 
-use portcullis_core::{Error, FaultKind, Outcome, Replay};
+use portcullis_core::{BoxError, Error, FaultKind, Outcome, Replay, find_error};
 
 /// The verdict on a client's error.
 ///
@@ -18,13 +18,30 @@ pub(crate) fn outcome(error: &Error) -> Outcome {
     }
 }
 
-fn never_connected(error: &Error) -> bool {
+/// What failed, by an error of whatever type.
+pub(crate) fn fault(error: &dyn Any) -> FaultKind {
+    if let Some(error) = error.downcast_ref::<Error>() {
+        return outcome(error).kind().unwrap_or(FaultKind::Other);
+    }
+    let known = error.downcast_ref::<BoxError>().map(|error| &**error as &(dyn StdError + 'static));
+    let known = known.or_else(|| Some(error.downcast_ref::<io::Error>()? as _));
     #[cfg(feature = "hyper-util")]
-    if let Some(error) = error.find::<hyper_util::client::legacy::Error>() {
+    let known =
+        known.or_else(|| Some(error.downcast_ref::<hyper_util::client::legacy::Error>()? as _));
+    match known {
+        Some(error) if never_connected(error) => FaultKind::Connect,
+        _ => FaultKind::Other,
+    }
+}
+
+fn never_connected(error: &(dyn StdError + 'static)) -> bool {
+    #[cfg(feature = "hyper-util")]
+    if let Some(error) = find_error::<hyper_util::client::legacy::Error>(error) {
         return error.is_connect();
     }
     // Whatever the client is, only connecting is ever refused.
-    error.find::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    find_error::<io::Error>(error)
+        .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn never_processed(error: &Error) -> bool {
@@ -56,6 +73,16 @@ mod tests {
 
         let reset = Error::inner(io::Error::from(io::ErrorKind::ConnectionReset));
         assert_eq!(outcome(&reset), Outcome::failure(FaultKind::Other, Replay::IfIdempotent));
+    }
+
+    #[test]
+    fn a_refused_connection_is_known_by_whatever_type_it_comes_as() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(fault(&refused()), FaultKind::Connect);
+        assert_eq!(fault(&BoxError::from(refused())), FaultKind::Connect);
+        assert_eq!(fault(&Error::inner(refused())), FaultKind::Connect);
+        assert_eq!(fault(&BoxError::from("else")), FaultKind::Other);
+        assert_eq!(fault(&"no error at all"), FaultKind::Other);
     }
 
     #[cfg(feature = "h2")]

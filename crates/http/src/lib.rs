@@ -31,6 +31,7 @@
 //!   sent at all.
 //! - `h2` (default): reads HTTP/2's errors, to know a refused stream.
 
+mod answered;
 mod body;
 mod by_host;
 mod classify;
@@ -45,10 +46,11 @@ mod rejections;
 pub mod trace_context;
 
 pub use self::{
+    answered::Answered,
     body::Body,
     by_host::ByHost,
     classify::HttpClassifier,
-    grpc::{GRPC_STATUS, GrpcClassifier, GrpcCodes, GrpcRetryable},
+    grpc::{GRPC_STATUS, GrpcClassifier, GrpcCodes, GrpcRetryable, is_grpc},
     grpc_call::{GrpcCall, GrpcCallLayer, grpc_method},
     hint::GRPC_RETRY_PUSHBACK_MS,
     keep::{BufferBody, CloneBody, KeptBuffer, KeptClone, ReplayBody},

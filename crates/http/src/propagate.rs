@@ -2,16 +2,21 @@
 //! it belongs to.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use portcullis_core::{Call, TraceContext};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use portcullis_core::{Call, LayerKind, Observer, TraceContext, Voice};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{grpc::is_grpc, trace_context};
+use crate::{
+    answered::{Answered, Telling},
+    grpc::is_grpc,
+    trace_context,
+};
 
 /// How long a gRPC server may take: a number of at most 8 digits and a unit.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -43,6 +48,7 @@ pub const GRPC_PREVIOUS_RPC_ATTEMPTS: HeaderName =
 pub struct PropagateLayer {
     attempt: Option<HeaderName>,
     timeout: Option<HeaderName>,
+    voice: Option<Arc<Voice>>,
 }
 
 /// Writes what the current [`Call`] knows into the request's headers.
@@ -73,6 +79,19 @@ impl PropagateLayer {
     #[must_use]
     pub fn with_timeout_header(mut self, name: HeaderName) -> Self {
         self.timeout = Some(name);
+        self
+    }
+
+    /// Tells `observer`, and the call's record, what the client answered to each attempt
+    /// ([`What::Answered`](portcullis_core::What::Answered)), under this name and with the
+    /// [host](crate::ByHost) as the key. With nobody to tell, answers are not looked at.
+    #[must_use]
+    pub fn with_observer(mut self, name: impl Into<Arc<str>>, observer: impl Observer) -> Self {
+        let voice = match &self.voice {
+            Some(voice) => (**voice).clone().with_name(name),
+            None => Voice::new(LayerKind::Propagate, name),
+        };
+        self.voice = Some(Arc::new(voice.with_observer(Arc::new(observer))));
         self
     }
 
@@ -112,21 +131,23 @@ impl<S> Layer<S> for PropagateLayer {
 
 // ===== impl Propagate =====
 
-impl<S, B> Service<Request<B>> for Propagate<S>
+impl<S, B, Res> Service<Request<B>> for Propagate<S>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = Response<Res>>,
+    S::Error: 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Answered<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut req: Request<B>) -> S::Future {
+    fn call(&mut self, mut req: Request<B>) -> Self::Future {
         self.layer.write(req.headers_mut());
-        self.inner.call(req)
+        let telling = self.layer.voice.as_ref().and_then(|voice| Telling::of(voice, &req));
+        Answered::new(self.inner.call(req), telling)
     }
 }
 

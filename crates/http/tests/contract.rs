@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use portcullis_core::Event;
 use portcullis_http::{GrpcCallLayer, PropagateLayer, RejectionsLayer};
 use portcullis_testkit::{ScriptedService, assert_send, assert_sync, contract::Suite};
 use tower_layer::Layer;
@@ -12,6 +13,13 @@ type Inner = ScriptedService<Request<Full<Bytes>>, Response<Full<Bytes>>>;
 #[tokio::test(start_paused = true)]
 async fn propagate_keeps_towers_contract() {
     let layered = |inner: Inner| PropagateLayer::new().layer(inner);
+    Suite::with(Request::default, Response::default, layered).run().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn propagate_keeps_towers_contract_while_it_tells() {
+    let told = PropagateLayer::new().with_observer("shop", |_: &Event<'_>| ());
+    let layered = move |inner: Inner| told.layer(inner);
     Suite::with(Request::default, Response::default, layered).run().await;
 }
 

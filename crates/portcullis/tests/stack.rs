@@ -7,14 +7,14 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use portcullis::{
     ByResult, Event, HttpStack, Outcome, Preset, Registry, ResponseBody, Stack, StackBuilder,
-    State,
+    State, What,
     breaker::{BreakerLayer, Handle, Handles, Mode},
-    http::{GrpcClassifier, HttpClassifier},
+    http::{GrpcClassifier, HttpClassifier, PropagateLayer},
     ratelimit::KeyedLimiter,
     retry::Budget,
     sync::Mutex,
     timeout::{Elapsed, TimeoutLayer},
-    trace::Recorder,
+    trace::{Query, Recorder},
 };
 use portcullis_testkit::{
     Script, ScriptedService, Step, TestError, assert_clone, assert_send, assert_sync, contract,
@@ -160,4 +160,44 @@ fn a_stack_goes_where_layers_go() {
     is_service(&grpc.layer(answering(StatusCode::OK)));
     let plain = Stack::production("search").classify(ByResult).build().unwrap();
     let _ = plain.layer(answering(StatusCode::OK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_of_the_stack_hears_of_each_call_and_of_each_answer() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let ear = told.clone();
+    let stack = Stack::production("search")
+        .observe(move |event: &Event<'_>| {
+            if matches!(event.what, What::Started | What::Answered { .. }) {
+                ear.lock().push(event.to_string());
+            }
+        })
+        // Replaced after the observer was given, and told to it all the same.
+        .propagate(PropagateLayer::new())
+        .build()
+        .unwrap();
+    let service = stack.layer(answering(StatusCode::OK));
+    let request = Request::get("http://a.test/x").body(Body::default()).unwrap();
+    service.oneshot(request).await.unwrap();
+    assert_eq!(
+        *told.lock(),
+        ["trace search: begins", "propagate search [a.test]: answered 200 after 0.0ns"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_call_is_described_by_its_method() {
+    let recorder = Recorder::builder().sample_rate(1.0).build().unwrap();
+    let stack = Stack::production("carts").recorder(&recorder).build().unwrap();
+    for content in ["application/grpc", "application/json"] {
+        let request = Request::post("http://a.test/shop.Carts/Add").header("content-type", content);
+        let service = stack.layer(answering(StatusCode::OK));
+        service.oneshot(request.body(Body::default()).unwrap()).await.unwrap();
+    }
+    recorder.flush().await;
+    let page = recorder.store().query(&Query::new()).unwrap();
+    let mut operations: Vec<_> =
+        page.traces.iter().map(|it| it.calls[0].operation.clone().unwrap()).collect();
+    operations.sort();
+    assert_eq!(operations, ["POST", "shop.Carts/Add"]);
 }

@@ -164,6 +164,13 @@ pub struct Attempt {
     /// The peer's advice.
     #[cfg_attr(feature = "serde", serde(default = "no_hint", skip_serializing_if = "is_no_hint"))]
     pub hint: Hint,
+    /// The status of its response, where the layer above the client was asked to
+    /// [tell](portcullis_core::What::Answered).
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub status: Option<u16>,
+    /// The port that was asked, likewise.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub port: Option<u16>,
 }
 
 /// What a layer decided or saw.

@@ -110,6 +110,12 @@ impl Recorder {
         self.hub().counts()
     }
 
+    /// Whether this is a clone of the other.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Waits until every trace that is over by now is stored, or lost to a failing store. It waits
     /// for as long as the store takes: set a limit to it.
     pub async fn flush(&self) {

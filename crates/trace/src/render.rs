@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use portcullis_core::{FaultKind, LayerKind, Outcome, RejectionKind, Replay, SpanId, What};
+use portcullis_core::{Answer, FaultKind, LayerKind, Outcome, RejectionKind, Replay, SpanId, What};
 
 use crate::{
     Sampler, TraceConfig,
@@ -102,6 +102,8 @@ struct Seen {
     judged: Option<Outcome>,
     /// What a layer inside said in the end.
     settled: Option<Outcome>,
+    /// What the client said.
+    answer: Option<Answer>,
 }
 
 /// The attempts, as the layers' events tell of them.
@@ -131,6 +133,7 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
                     attempt.ended = Some(note.at);
                 }
             }
+            Noted::Told(What::Answered { answer, .. }) => attempt.answer = Some(answer),
             Noted::Rejected(_) if attempt.settled.is_none() => {
                 attempt.settled = Some(Outcome::failure(FaultKind::Rejected, Replay::Safe));
                 attempt.ended = Some(note.at);
@@ -147,7 +150,11 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
             .iter()
             .filter(|note| matches!(note.what, Noted::Told(What::Waited { .. })));
         let started = waits.map(|note| note.at).max().unwrap_or(buffer.head.started);
-        let whole = Seen { started: Some(started), ..Seen::default() };
+        let answer = buffer.events.iter().rev().find_map(|note| match note.what {
+            Noted::Told(What::Answered { answer, .. }) => Some(answer),
+            _ => None,
+        });
+        let whole = Seen { started: Some(started), answer, ..Seen::default() };
         let span = buffer.head.context.span_id;
         return vec![attempt(1, span, &whole, start, end)];
     }
@@ -179,6 +186,8 @@ fn attempt(number: u32, span: SpanId, seen: &Seen, start: Instant, end: &Finish)
         outcome,
         replay: outcome.replay(),
         hint: outcome.hint(),
+        status: seen.answer.and_then(|answer| answer.status),
+        port: seen.answer.and_then(|answer| answer.port),
     }
 }
 

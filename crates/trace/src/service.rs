@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use portcullis_core::{BoxError, ByResult, Call, Classify, Error};
+use portcullis_core::{BoxError, ByResult, Call, Classify, Error, What};
 use tower_service::Service;
 
 use crate::{Capture, Describe, NoCapture, ResponseFuture, Undescribed, layer::Shared, live::Live};
@@ -81,6 +81,9 @@ where
         let (record, mut writing) =
             Live::call(&self.shared, &call, now, |about| self.describe.describe(&req, about));
         let child = call.with_record(record).with_attempt(0);
+        if let Some(voice) = &self.shared.voice {
+            voice.tell(&child, now, || What::Started);
+        }
         let inner = writing.run(|| child.enter(now, || self.inner.call(req)));
         let capture = O::TAKES.then(|| self.capture.clone());
         ResponseFuture::new(inner, writing, now, self.classify.clone(), capture)

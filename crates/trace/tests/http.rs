@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, channel::Channel};
 use portcullis_breaker::BreakerLayer;
-use portcullis_core::{RemoteTrace, sync::Mutex};
+use portcullis_core::{Event, RemoteTrace, sync::Mutex};
 use portcullis_http::{CloneBody, HttpClassifier, PropagateLayer, trace_context};
 use portcullis_retry::{Backoff, RetryLayer};
 use portcullis_testkit::call as send;
@@ -135,4 +135,31 @@ async fn what_the_server_was_sent_is_the_span_of_the_attempt_in_the_record() {
         assert_eq!(heard.state.as_deref(), Some("rojo=00f067aa0ba902b7"));
     }
     assert_ne!(attempts[0].span, attempts[1].span);
+}
+
+/// A trace layer round a retry layer round a client whose answers are told.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_has_the_status_and_the_port_that_were_told_of_it() {
+    let recorder = recorder();
+    let layer = TraceLayer::builder("get").recorder(&recorder).classify(HttpClassifier::new());
+    let backoff = Backoff::fixed(MS);
+    let retry = RetryLayer::builder("get", CloneBody).classify(HttpClassifier::new());
+    let told = PropagateLayer::new().with_observer("get", |_: &Event<'_>| ());
+    let statuses = Arc::new(Mutex::new(vec![404, 503]));
+    let mut client = ServiceBuilder::new()
+        .layer(layer.build().unwrap())
+        .layer(retry.backoff(backoff).build().unwrap())
+        .layer(told)
+        .service(service_fn(move |_: Request<Full<Bytes>>| {
+            let response = Response::builder().status(statuses.lock().pop().unwrap());
+            async move { Ok::<_, Infallible>(response.body(Full::<Bytes>::default()).unwrap()) }
+        }));
+    let request = Request::get("http://a.test:81/").body(Full::default()).unwrap();
+    drop(send(&mut client, request).await.unwrap());
+
+    let trace = one(&recorder).await;
+    let attempts = &trace.calls[0].attempts;
+    let answers: Vec<_> = attempts.iter().map(|it| (it.status, it.port)).collect();
+    assert_eq!(answers, [(Some(503), Some(81)), (Some(404), Some(81))]);
+    assert!(trace.to_string().contains("answered 404"), "{trace}");
 }

@@ -84,7 +84,11 @@ impl Observer for Ear {
             What::Attempting { .. } => heard.attempts += 1,
             _ => {}
         }
-        let known = matches!(event.what, What::Settled { .. } | What::StateChanged { .. });
+        let known = matches!(
+            event.what,
+            // That a limit had run out on an attempt is its end, too.
+            What::Settled { .. } | What::StateChanged { .. } | What::Answered { .. }
+        );
         if heard.dropping && !known {
             heard.odd.push(event.to_string());
         }

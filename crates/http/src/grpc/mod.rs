@@ -110,7 +110,8 @@ pub(crate) fn is_ended_here(trailers: &HeaderMap) -> bool {
 }
 
 /// Whether headers announce a gRPC message.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         value.as_bytes().strip_prefix(b"application/grpc").is_some_and(|rest| {
             // Not `application/grpc-web`, which is another protocol.

@@ -1,6 +1,6 @@
 //! Setting and building the ready-made stack.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use portcullis_breaker::{self as breaker, BreakerBuilder, BreakerLayer};
 use portcullis_core::{Invalid, Observer, Registry};
@@ -45,8 +45,13 @@ pub struct StackBuilder<K = CloneBody, C = HttpClassifier> {
     breaker: HostBreakerBuilder<C>,
     attempt: TimeoutBuilder<C>,
     propagate: PropagateLayer,
+    observers: Observers,
     registry: Option<Registry>,
 }
+
+/// Who is told of everything.
+#[derive(Default)]
+struct Observers(Vec<Arc<dyn Observer>>);
 
 type LimitBuilder<C> = RateLimitBuilder<C, ratelimit::KeyFn<ByHost>>;
 type HostBreakerBuilder<C> = BreakerBuilder<C, breaker::KeyFn<ByHost>>;
@@ -75,6 +80,7 @@ impl StackBuilder {
                 .classify(http.clone()),
             attempt: timeout().config(preset.attempt()),
             propagate: PropagateLayer::new(),
+            observers: Observers::default(),
             registry: None,
             name,
         }
@@ -148,6 +154,7 @@ impl<K, C> StackBuilder<K, C> {
             breaker: self.breaker,
             attempt: self.attempt,
             propagate: self.propagate,
+            observers: self.observers,
             registry: self.registry,
         }
     }
@@ -165,6 +172,7 @@ impl<K, C> StackBuilder<K, C> {
             breaker: self.breaker.classify(classify.clone()),
             attempt: self.attempt.classify(classify),
             propagate: self.propagate,
+            observers: self.observers,
             registry: self.registry,
         }
     }
@@ -177,7 +185,9 @@ impl<K, C> StackBuilder<K, C> {
         self.retry = self.retry.observe(observer.clone());
         self.limit = self.limit.observe(observer.clone());
         self.breaker = self.breaker.observe(observer.clone());
-        self.attempt = self.attempt.observe(observer);
+        self.attempt = self.attempt.observe(observer.clone());
+        // Told when the stack is built: the layer may still be replaced.
+        self.observers.0.push(observer);
         self
     }
 
@@ -206,6 +216,9 @@ impl<K, C> StackBuilder<K, C> {
             Some(recorder) => recorder,
             None => Recorder::builder().config(self.traces).build().map_err(at("trace"))?,
         };
+        let propagate = self.observers.0.into_iter().fold(self.propagate, |propagate, observer| {
+            propagate.with_observer(name.clone(), observer)
+        });
         let stack = Stack {
             trace: self.trace.recorder(&recorder).build().map_err(at("trace"))?,
             total: self.total.build().map_err(at("total"))?,
@@ -213,7 +226,7 @@ impl<K, C> StackBuilder<K, C> {
             limit: self.limit.build().map_err(at("limit"))?,
             breaker: self.breaker.build().map_err(at("breaker"))?,
             attempt: self.attempt.build().map_err(at("attempt"))?,
-            propagate: self.propagate,
+            propagate,
         };
         if let Some(registry) = registry {
             registry.insert(name.clone(), stack.breaker.handles());
@@ -224,5 +237,11 @@ impl<K, C> StackBuilder<K, C> {
             registry.insert(name, recorder);
         }
         Ok(stack)
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.len().fmt(f)
     }
 }

@@ -112,6 +112,8 @@ fn attempt(rng: &mut Rng, number: u32) -> Attempt {
         outcome: *choose(rng, &outcomes),
         replay: rng.bool().then_some(replay),
         hint,
+        status: rng.bool().then(|| rng.u16(100..600)),
+        port: rng.bool().then(|| rng.u16(..)),
     }
 }
 

@@ -269,8 +269,8 @@ async fn the_callers_observer_hears_everything_as_before_and_the_layers_own_the_
     let mut service = trace.build().unwrap().layer(retry.layer(answering([200])));
     call::with().observe(caller.clone()).run(send(&mut service, "x")).await.unwrap();
 
-    assert_eq!(*own.0.lock(), ["settled"]);
-    assert_eq!(*caller.0.lock(), ["attempting", "settled"]);
+    assert_eq!(*own.0.lock(), ["started", "settled"]);
+    assert_eq!(*caller.0.lock(), ["started", "attempting", "settled"]);
     let trace = one(&recorder).await;
     assert_eq!(trace.calls[0].events.len(), 1, "the record is not told of itself");
 }
