@@ -315,6 +315,38 @@ mod tests {
         assert!(parse_grpc_timeout(&absurd).unwrap() > Duration::from_secs(86_400));
     }
 
+    #[test]
+    fn each_unit_of_a_timeout_is_read_as_what_it_says() {
+        for (value, expected) in [
+            ("3H", Duration::from_secs(3 * 3_600)),
+            ("3M", Duration::from_secs(3 * 60)),
+            ("3S", Duration::from_secs(3)),
+            ("3m", Duration::from_millis(3)),
+            ("3u", Duration::from_micros(3)),
+            ("3n", Duration::from_nanos(3)),
+        ] {
+            let read = parse_grpc_timeout(&HeaderValue::from_static(value));
+            assert_eq!(read, Some(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_written_in_the_finest_unit_that_eight_digits_hold() {
+        const MOST: u64 = 99_999_999;
+        for (left, expected) in [
+            (Duration::ZERO, "0n"),
+            (Duration::from_nanos(MOST), "99999999n"),
+            (Duration::from_nanos(MOST + 1), "100000u"),
+            (Duration::from_micros(MOST + 1), "100000m"),
+            (Duration::from_millis(MOST + 1), "100000S"),
+            (Duration::from_secs(MOST + 1), "1666666M"),
+            (Duration::from_secs(60 * (MOST + 1)), "1666666H"),
+            (Duration::MAX, "99999999H"),
+        ] {
+            assert_eq!(format_grpc_timeout(left), expected, "{left:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read_back_and_never_longer(nanos in any::<u64>()) {

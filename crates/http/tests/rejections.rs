@@ -11,12 +11,14 @@ use axum::{Router, body::Body, error_handling::HandleErrorLayer, routing::get};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use portcullis_core::{Elapsed, Error, Outcome, Phase, Reason, Rejection, RejectionKind};
+use portcullis_core::{
+    Elapsed, Error, FaultKind, Outcome, Phase, Reason, Rejection, RejectionKind, Replay,
+};
 use portcullis_http::{GRPC_RETRY_PUSHBACK_MS, GRPC_STATUS, RejectionsBody, RejectionsLayer};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, layer::layer_fn};
 
 #[derive(Clone, Copy, Debug)]
-struct Refusal(RejectionKind);
+struct Refusal(RejectionKind, Outcome);
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,8 +46,13 @@ impl Rejection for Refusal {
     }
 
     fn outcome(&self) -> Outcome {
-        Outcome::timeout()
+        self.1
     }
+}
+
+/// A refusal of this kind, whose outcome is a timeout.
+fn refused(kind: RejectionKind) -> Error {
+    Error::rejected(Refusal(kind, Outcome::timeout()))
 }
 
 #[derive(Clone)]
@@ -80,7 +87,7 @@ async fn http_is_answered_with_a_status_and_when_to_come_back() {
         (RejectionKind::Limited, StatusCode::TOO_MANY_REQUESTS),
         (RejectionKind::Exhausted, StatusCode::GATEWAY_TIMEOUT),
     ] {
-        let response = answer("application/json", || Error::rejected(Refusal(kind))).await.unwrap();
+        let response = answer("application/json", || refused(kind)).await.unwrap();
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2", "rounded up");
         let text = response.into_body().collect().await.unwrap().to_bytes();
@@ -94,7 +101,7 @@ async fn http_is_answered_with_a_status_and_when_to_come_back() {
 
 #[tokio::test]
 async fn grpc_is_answered_with_a_head_that_is_all_there_is() {
-    let open = || Error::rejected(Refusal(RejectionKind::Open));
+    let open = || refused(RejectionKind::Open);
     let response = answer("application/grpc+proto", open).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let headers = response.headers();
@@ -103,6 +110,21 @@ async fn grpc_is_answered_with_a_head_that_is_all_there_is() {
     assert_eq!(headers[GRPC_RETRY_PUSHBACK_MS], "1500");
     assert_eq!(headers["grpc-message"], "payments: 50 %25 failed %E2%86%92 open");
     assert!(http_body::Body::is_end_stream(response.body()));
+}
+
+#[tokio::test]
+async fn who_has_no_attempts_left_answers_by_what_the_last_one_came_to() {
+    let refused = Outcome::failure(FaultKind::Connect, Replay::IfIdempotent);
+    for (last, status, code) in [
+        (Outcome::timeout(), StatusCode::GATEWAY_TIMEOUT, "4"),
+        (refused, StatusCode::SERVICE_UNAVAILABLE, "14"),
+    ] {
+        let exhausted = || Error::rejected(Refusal(RejectionKind::Exhausted, last));
+        let response = answer("application/json", exhausted).await.unwrap();
+        assert_eq!(response.status(), status);
+        let response = answer("application/grpc", exhausted).await.unwrap();
+        assert_eq!(response.headers()[GRPC_STATUS], code);
+    }
 }
 
 #[tokio::test]
@@ -125,7 +147,7 @@ async fn a_router_of_axum_answers_refusals_and_what_else_fails() {
     };
     let get = || Request::get("/").body(Body::empty()).unwrap();
 
-    let open = app(|| Error::rejected(Refusal(RejectionKind::Open)));
+    let open = app(|| refused(RejectionKind::Open));
     let response = open.oneshot(get()).await.unwrap();
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()[header::RETRY_AFTER], "2");
