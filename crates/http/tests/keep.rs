@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
 use portcullis_core::{BoxError, Error, Keep, Kept};
-use portcullis_http::{BufferBody, ReplayBody};
+use portcullis_http::{BufferBody, CloneBody, ReplayBody};
 use portcullis_testkit::WakeCounter;
 
 fn kept<B>(cap: usize, body: B) -> (ReplayBody<B>, impl Kept<Sent = Request<ReplayBody<B>>>)
@@ -240,4 +240,52 @@ async fn a_request_without_a_body_is_kept_whatever_the_cap() {
     let (first, kept) = kept(0, http_body_util::Empty::<Bytes>::new());
     assert!(first.is_end_stream());
     assert!(kept.again(2).unwrap().into_body().is_end_stream());
+}
+
+#[tokio::test]
+async fn who_names_no_cap_keeps_64_kib() {
+    let keep = BufferBody::new(|body: ReplayBody<Full<Bytes>>| body);
+    for (length, is_kept) in [(64 << 10, true), ((64 << 10) + 1, false)] {
+        let body = Full::new(Bytes::from(vec![b'x'; length]));
+        let (sent, kept) = keep.keep(Request::put("/").body(body).unwrap());
+        read(sent.into_body()).await;
+        assert_eq!(kept.again(2).is_some(), is_kept, "{length}");
+    }
+}
+
+#[test]
+fn a_request_is_idempotent_by_its_method_or_its_key_whoever_keeps_it() {
+    let buffer = BufferBody::new(|body: ReplayBody<Full<Bytes>>| body);
+    for (method, key, expected) in [
+        (Method::GET, None, true),
+        (Method::HEAD, None, true),
+        (Method::PUT, None, true),
+        (Method::DELETE, None, true),
+        (Method::OPTIONS, None, true),
+        (Method::TRACE, None, true),
+        (Method::POST, None, false),
+        (Method::PATCH, None, false),
+        (Method::POST, Some("order-7"), true),
+    ] {
+        let mut request = Request::new(Full::<Bytes>::default());
+        *request.method_mut() = method.clone();
+        if let Some(key) = key {
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        }
+        let idempotent =
+            (buffer.keep(request.clone()).1.idempotent(), CloneBody.keep(request).1.idempotent());
+        assert_eq!(idempotent, (expected, expected), "{method} {key:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_clone_is_sent_again_as_it_was_with_its_head() {
+    let request = Request::put("/orders/7").header("x-shop", "north").body("abcd").unwrap();
+    let (sent, kept) = CloneBody.keep(request);
+    let again = kept.again(2).unwrap();
+    for request in [sent, again] {
+        assert_eq!((request.method(), request.uri().path()), (&Method::PUT, "/orders/7"));
+        assert_eq!(request.headers()["x-shop"], "north");
+        assert_eq!(*request.body(), "abcd");
+    }
 }
