@@ -27,6 +27,10 @@ pub(crate) enum Head {
     Refused,
     /// The connection breaks before the head.
     Broken,
+    /// The client gives the request back: it never left.
+    Unsent,
+    /// The server's transport gives it back: no application saw it.
+    Unprocessed,
     Never,
 }
 
@@ -81,11 +85,13 @@ impl Answer {
 
     /// One of the failures there are.
     fn failing(self, seed: &mut Seed) -> Self {
-        match seed.within(0..8) {
+        match seed.within(0..10) {
             0..4 => self.with_status(503),
             4 => self.with_status(500),
             5 => self.with_head(Head::Refused),
             6 => self.with_head(Head::Broken),
+            7 => self.with_head(Head::Unsent),
+            8 => self.with_head(Head::Unprocessed),
             _ => self.ending(seed, Ending::Cut),
         }
     }

@@ -1,18 +1,18 @@
 //! The stack under test, with settings drawn from the seed.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use portcullis::{
     HttpStack, Stack,
     breaker::{Ramp, Window},
-    http::PropagateLayer,
+    http::{HttpClassifier, PropagateLayer},
     retry::{Backoff, BudgetConfig},
     trace::{MemoryStore, Recorder, TraceConfig},
 };
-use portcullis_core::{BoxError, Observer};
+use portcullis_core::{BoxError, Error, FaultKind, Observer, Outcome, Replay};
 use portcullis_testkit::{Bound, Seed};
 
-use crate::upstream::ATTEMPT;
+use crate::upstream::{ATTEMPT, UNPROCESSED, UNSENT};
 
 /// What was drawn for a run.
 #[derive(Clone, Debug)]
@@ -150,7 +150,16 @@ impl Settings {
         recorder: &Recorder,
         observer: impl Observer,
     ) -> Result<HttpStack, BoxError> {
+        let unseen = |error: &Error| {
+            let replay = match error.find::<io::Error>()?.kind() {
+                UNSENT => Replay::Unsent,
+                UNPROCESSED => Replay::Unprocessed,
+                _ => return None,
+            };
+            Some(Outcome::failure(FaultKind::Other, replay))
+        };
         let stack = Stack::production("upstream")
+            .classify(HttpClassifier::new().with_errors(unseen))
             .recorder(recorder)
             .total(|timeout| timeout.total(self.deadline))
             .attempt(|timeout| timeout.attempt(self.attempt))

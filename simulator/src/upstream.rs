@@ -29,6 +29,10 @@ pub(crate) const CALL: HeaderName = HeaderName::from_static("x-call");
 /// The header that says which attempt it is, from 1.
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("x-attempt");
 
+/// How the client fails where a request never left it, and where the server's transport gave it back.
+pub(crate) const UNSENT: io::ErrorKind = io::ErrorKind::NotConnected;
+pub(crate) const UNPROCESSED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
+
 /// A request, as its upstream saw it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
@@ -256,6 +260,8 @@ impl Future for Answering {
         let status = match answer.head {
             Head::Refused => return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into())),
             Head::Broken => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Head::Unsent => return Poll::Ready(Err(UNSENT.into())),
+            Head::Unprocessed => return Poll::Ready(Err(UNPROCESSED.into())),
             Head::Never => return Poll::Pending,
             Head::Status(status) => status,
         };

@@ -8,5 +8,6 @@ mod clocks;
 mod dropped;
 mod errors;
 mod failures;
+mod refused;
 mod replayed;
 mod support;

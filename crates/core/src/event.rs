@@ -82,6 +82,18 @@ pub enum What<'a> {
         /// What the delay rests on.
         reason: Reason,
     },
+    /// An attempt failed before any application of the peer's saw it, and is made again, as the same
+    /// attempt.
+    Resending {
+        /// The attempt, from 1.
+        attempt: u32,
+        /// How it failed.
+        outcome: Outcome,
+        /// How long the wait before it is sent again is; mostly none.
+        delay: Duration,
+        /// Why nobody can have seen it.
+        reason: Reason,
+    },
     /// An attempt failed and none will follow.
     GaveUp {
         /// The attempt that failed, from 1.
@@ -285,6 +297,9 @@ impl<'a> What<'a> {
             Self::Retrying { attempt, outcome, delay, reason } => {
                 What::Retrying { attempt, outcome, delay, reason }
             }
+            Self::Resending { attempt, outcome, delay, reason } => {
+                What::Resending { attempt, outcome, delay, reason }
+            }
             Self::GaveUp { attempt, outcome, reason } => What::GaveUp { attempt, outcome, reason },
             Self::TimedOut { phase, limit, elapsed } => What::TimedOut { phase, limit, elapsed },
             Self::Slow { elapsed, threshold } => What::Slow { elapsed, threshold },
@@ -313,6 +328,7 @@ impl<'a> What<'a> {
             Self::WouldReject { .. } => "would_reject",
             Self::Attempting { .. } => "attempting",
             Self::Retrying { .. } => "retrying",
+            Self::Resending { .. } => "resending",
             Self::GaveUp { .. } => "gave_up",
             Self::TimedOut { .. } => "timed_out",
             Self::Slow { .. } => "slow",
@@ -338,6 +354,12 @@ impl fmt::Display for What<'_> {
             Self::Attempting { attempt } => write!(f, "attempt {attempt} begins"),
             Self::Retrying { attempt, outcome, delay, reason } => {
                 write!(f, "attempt {attempt}: {outcome}; next in {delay:.1?}: {reason}")
+            }
+            Self::Resending { attempt, outcome, delay: Duration::ZERO, reason } => {
+                write!(f, "attempt {attempt}: {outcome}; sent again at once: {reason}")
+            }
+            Self::Resending { attempt, outcome, delay, reason } => {
+                write!(f, "attempt {attempt}: {outcome}; sent again in {delay:.1?}: {reason}")
             }
             Self::GaveUp { attempt, outcome, reason } => {
                 write!(f, "attempt {attempt}: {outcome}; no other: {reason}")

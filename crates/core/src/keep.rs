@@ -22,8 +22,9 @@ pub trait Kept {
     /// Whether sending the request twice does no more than sending it once.
     fn idempotent(&self) -> bool;
 
-    /// The request once more, for attempt `attempt` (2, 3, …); `None` if it cannot be had, because
-    /// its body was too long to be kept or is still being sent.
+    /// The request once more, for attempt `attempt`: 2, 3, …, or the same number again for an attempt that
+    /// no application saw. `None` if it cannot be had, because its body was too long to be kept or is
+    /// still being sent.
     fn again(&self, attempt: u32) -> Option<Self::Sent>;
 }
 

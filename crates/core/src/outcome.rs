@@ -122,6 +122,11 @@ pub enum ProcessFault {
     serde(rename_all = "snake_case")
 )]
 pub enum Replay {
+    /// The request never left the client: it may be sent again at once, and that is no other attempt.
+    Unsent,
+    /// The peer's transport gave it back before any application saw it: the same, but it cost the peer
+    /// something, so once is enough.
+    Unprocessed,
     /// The peer did nothing: any request may be sent again.
     Safe,
     /// The peer may have acted: only idempotent requests may be sent again.

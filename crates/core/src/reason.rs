@@ -99,6 +99,13 @@ pub enum Reason {
         /// What the peer asked for.
         hint: Duration,
     },
+    /// The request never left the client.
+    Unsent {
+        /// How often it was given back in this call.
+        times: u32,
+    },
+    /// The peer's transport gave the request back before any application saw it.
+    Unprocessed,
     /// The outcome is not one that another attempt could mend.
     NotRetryable,
     /// The peer may have acted, and the request is not idempotent.
@@ -221,6 +228,11 @@ impl fmt::Display for Reason {
             Self::Backoff { retry } => write!(f, "backoff before retry {retry}"),
             Self::Hinted { hint } => {
                 write!(f, "asked to come back in {}", Short(hint))
+            }
+            Self::Unsent { times: 1 } => f.write_str("it never left the client"),
+            Self::Unsent { times } => write!(f, "it never left the client, {times} times"),
+            Self::Unprocessed => {
+                f.write_str("the server gave it back before any application saw it")
             }
             Self::NotRetryable => f.write_str("another attempt could not mend it"),
             Self::NotIdempotent => {

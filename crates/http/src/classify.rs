@@ -20,6 +20,7 @@ use crate::{Body, body::Judge, client, hint};
 /// | 408, other 5xx | failure | if idempotent |
 /// | everything else | success | – |
 /// | no connection could be made | failure | yes |
+/// | it never left the client, or HTTP/2 gave it back unprocessed | failure | yes, as the same attempt |
 /// | any other error | failure | if idempotent |
 ///
 /// A body that breaks off after a good head is a failure. A body that the caller drops leaves the

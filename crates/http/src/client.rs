@@ -6,13 +6,15 @@ use portcullis_core::{BoxError, Error, FaultKind, Outcome, Replay, find_error};
 
 /// The verdict on a client's error.
 ///
-/// Failures to connect, and requests that the client gave back unsent, are safe to repeat; after
-/// that the server may have acted.
+/// Failures to connect, and requests that the client or the server's transport gave back, are safe to
+/// repeat; after that the server may have acted.
 pub(crate) fn outcome(error: &Error) -> Outcome {
     if never_connected(error) {
         Outcome::failure(FaultKind::Connect, Replay::Safe)
+    } else if never_sent(error) {
+        Outcome::failure(FaultKind::Other, Replay::Unsent)
     } else if never_processed(error) {
-        Outcome::failure(FaultKind::Other, Replay::Safe)
+        Outcome::failure(FaultKind::Other, Replay::Unprocessed)
     } else {
         error.outcome()
     }
@@ -44,12 +46,17 @@ fn never_connected(error: &(dyn StdError + 'static)) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn never_processed(error: &Error) -> bool {
+fn never_sent(error: &Error) -> bool {
     // hyper cancels only what it has not begun to write.
     #[cfg(feature = "hyper-util")]
     if error.find::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
         return true;
     }
+    let _ = error;
+    false
+}
+
+fn never_processed(error: &Error) -> bool {
     // RFC 9113, section 8.7: a refused stream was not processed, nor was one above the last stream
     // that a graceful GOAWAY names; h2 gives the latter's error to no other stream.
     #[cfg(feature = "h2")]

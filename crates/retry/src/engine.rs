@@ -32,7 +32,7 @@ use crate::{
 ///     &Call::new(),
 ///     clock::now(),
 ///     Progress::default(),
-///     || Some("the request once more"),
+///     |attempt| Some(format!("the request once more, for attempt {attempt}")),
 ///     || u64::MAX / 2,
 /// );
 /// match decision {
@@ -104,19 +104,22 @@ pub enum Decision<T> {
     GiveUp(Reason),
 }
 
-/// Another attempt: what is sent, and when.
+/// What is sent next, and when.
 #[derive(Debug)]
 #[must_use]
 pub struct Plan<T> {
     /// The request.
     pub request: T,
+    /// Which attempt it is: the next one, or the same once more where no application saw it.
+    pub attempt: u32,
     /// How long to wait first; it may be zero.
     pub delay: Duration,
     /// What the delay rests on.
     pub reason: Reason,
     /// What is to be told to the next decision about the same call.
     pub progress: Progress,
-    /// The budget's token, to be spent when the request is sent; `None` without a budget.
+    /// The budget's token, to be spent when the request is sent; `None` without a budget, and for the
+    /// same attempt once more.
     pub withdrawal: Option<Withdrawal>,
 }
 
@@ -129,7 +132,20 @@ pub struct Progress {
     pub computed: Option<Duration>,
     /// The attempt after which it started over, because an exact hint came in its place; 0 if none did.
     pub restarted_after: u32,
+    /// Whether the peer's transport gave an attempt of the call back, and it was made again for that.
+    pub unprocessed: bool,
+    /// How often an attempt of the call never left the client, and was made again for that.
+    pub unsent: u32,
 }
+
+/// How often a request that never leaves the client is sent again in a call that has no deadline to end
+/// it. After that the ordinary rules decide.
+const MOST_UNSENT: u32 = 10;
+
+/// The shortest wait before such a request is sent again for the second time and more often, whatever
+/// the backoff. A client that gives it back at once would otherwise keep a processor busy, and all to no
+/// end, until the deadline.
+const UNSENT_WAIT: Duration = Duration::from_millis(10);
 
 /// How long the wait before one retry can be: see [`Policy::waits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +265,14 @@ impl Policy {
         })
     }
 
+    /// Whether a request must be kept for `call`: it may be sent again, were it only because no
+    /// application saw it. Where the caller said that there be one attempt, it is not.
+    #[must_use]
+    #[inline]
+    pub fn keeps(&self, call: &Call) -> bool {
+        !matches!(call.overrides().max_attempts, Some(0 | 1))
+    }
+
     /// Notes that a first attempt is made.
     #[inline]
     pub fn first(&self) {
@@ -260,15 +284,15 @@ impl Policy {
     /// Decides what follows an attempt that came to its head, or failed, at `now`.
     ///
     /// `progress` is what the [last plan](Plan::progress) for this call said. `again` makes
-    /// the request once more, and `chance` gives 64 random bits; both are asked once at most, and
-    /// `again` last of all: only when there is nothing else in the way.
+    /// the request once more, for the attempt of this number, and `chance` gives 64 random bits; both are
+    /// asked once at most, and `again` last of all: only when there is nothing else in the way.
     pub fn decide<T>(
         &self,
         attempt: &Attempt<'_>,
         call: &Call,
         now: Instant,
         progress: Progress,
-        again: impl FnOnce() -> Option<T>,
+        again: impl FnOnce(u32) -> Option<T>,
         chance: impl FnOnce() -> u64,
     ) -> Decision<T> {
         match self.plan(attempt, call, now, progress, again, chance) {
@@ -284,7 +308,7 @@ impl Policy {
         call: &Call,
         now: Instant,
         mut progress: Progress,
-        again: impl FnOnce() -> Option<T>,
+        again: impl FnOnce(u32) -> Option<T>,
         chance: impl FnOnce() -> u64,
     ) -> Result<Option<Plan<T>>, Reason> {
         let Some(replay) = attempt.outcome.replay() else {
@@ -295,27 +319,18 @@ impl Policy {
             None => Opinion::None,
         };
         may_be_sent_again(replay, opinion, attempt, call)?;
-        self.has_attempts_left(attempt, call)?;
-        let rules = self.rules(call);
-        rules.accept(attempt.outcome)?;
-
-        let retry = attempt.number;
-        let spread = || {
-            let waits = retry.saturating_sub(progress.restarted_after);
-            rules.delays.before(waits, progress.computed)
-        };
-        let (delay, reason) = match attempt.outcome.hint() {
-            Hint::After(hint) => (spread().draw_after(hint, chance()), Reason::Hinted { hint }),
-            Hint::Exactly(hint) => {
-                progress.computed = None;
-                progress.restarted_after = retry;
-                (hint, Reason::Hinted { hint })
+        let (delay, reason, number) = match self.same_again(attempt, call, &mut progress) {
+            Some(Reason::Unsent { times: times @ 2.. }) => {
+                let spread = self.rules(call).delays.before(times - 1, None);
+                (spread.draw(chance()).max(UNSENT_WAIT), Reason::Unsent { times }, attempt.number)
             }
-            // `accept` let no `Never` through.
-            Hint::None | Hint::Never => {
-                let delay = spread().draw(chance());
-                progress.computed = Some(delay);
-                (delay, Reason::Backoff { retry })
+            Some(reason) => (Duration::ZERO, reason, attempt.number),
+            None => {
+                self.has_attempts_left(attempt, call)?;
+                let rules = self.rules(call);
+                rules.accept(attempt.outcome)?;
+                let (delay, reason) = rules.wait(attempt, &mut progress, chance);
+                (delay, reason, attempt.number.saturating_add(1))
             }
         };
 
@@ -324,12 +339,39 @@ impl Policy {
         {
             return Err(Reason::DeadlineTooClose { left, needed: delay });
         }
-        let budget = self.budget.as_ref();
+        let budget = self.budget.as_ref().filter(|_| number > attempt.number);
         let withdrawal = budget.map(|budget| budget.withdraw(now)).transpose()?;
         // Last, for it ends whatever is still being sent of the request. A token that was withdrawn
         // in vain goes back by itself.
-        let request = again().ok_or(Reason::NotReplayable)?;
-        Ok(Some(Plan { request, delay, reason, progress, withdrawal }))
+        let request = again(number).ok_or(Reason::NotReplayable)?;
+        Ok(Some(Plan { request, attempt: number, delay, reason, progress, withdrawal }))
+    }
+
+    /// Why the same attempt is made once more, if no application can have seen it (gRFC A6, "Transparent
+    /// Retries").
+    fn same_again(
+        &self,
+        attempt: &Attempt<'_>,
+        call: &Call,
+        progress: &mut Progress,
+    ) -> Option<Reason> {
+        let outcome = attempt.outcome;
+        // A layer of ours that refuses, and a peer that says when to come back, have their own rules.
+        if outcome.kind() == Some(FaultKind::Rejected) || outcome.hint() != Hint::None {
+            return None;
+        }
+        match outcome.replay()? {
+            _ if !self.keeps(call) => None,
+            Replay::Unprocessed if !progress.unprocessed => {
+                progress.unprocessed = true;
+                Some(Reason::Unprocessed)
+            }
+            Replay::Unsent if call.deadline().is_some() || progress.unsent < MOST_UNSENT => {
+                progress.unsent = progress.unsent.saturating_add(1);
+                Some(Reason::Unsent { times: progress.unsent })
+            }
+            _ => None,
+        }
     }
 
     fn has_attempts_left(&self, attempt: &Attempt<'_>, call: &Call) -> Result<(), Reason> {
@@ -365,6 +407,32 @@ impl fmt::Debug for Policy {
 // ===== impl Rules =====
 
 impl Rules {
+    /// How long to wait before the next attempt, and what that rests on.
+    fn wait(
+        &self,
+        attempt: &Attempt<'_>,
+        progress: &mut Progress,
+        chance: impl FnOnce() -> u64,
+    ) -> (Duration, Reason) {
+        let retry = attempt.number;
+        let waits = retry.saturating_sub(progress.restarted_after);
+        let spread = || self.delays.before(waits, progress.computed);
+        match attempt.outcome.hint() {
+            Hint::After(hint) => (spread().draw_after(hint, chance()), Reason::Hinted { hint }),
+            Hint::Exactly(hint) => {
+                progress.computed = None;
+                progress.restarted_after = retry;
+                (hint, Reason::Hinted { hint })
+            }
+            // `accept` let no `Never` through.
+            Hint::None | Hint::Never => {
+                let delay = spread().draw(chance());
+                progress.computed = Some(delay);
+                (delay, Reason::Backoff { retry })
+            }
+        }
+    }
+
     fn accept(&self, outcome: Outcome) -> Result<(), Reason> {
         // A layer below that refuses at once means to spare the caller a wait: no longer one than
         // the backoff's is put in its place.
@@ -407,7 +475,7 @@ fn may_be_sent_again(
 ) -> Result<(), Reason> {
     match (opinion, replay) {
         (Opinion::Forbid, _) => Err(Reason::NotRetryable),
-        (Opinion::Retry, Replay::Safe) => Ok(()),
+        (Opinion::Retry, Replay::Unsent | Replay::Unprocessed | Replay::Safe) => Ok(()),
         (Opinion::Retry, _) if call.overrides().idempotent == Some(false) => {
             Err(Reason::NotIdempotent)
         }
@@ -422,6 +490,6 @@ fn may_be_sent_again(
         {
             Err(Reason::RefusedBelow)
         }
-        (Opinion::None, Replay::Safe | Replay::IfIdempotent) => Ok(()),
+        (Opinion::None, _) => Ok(()),
     }
 }

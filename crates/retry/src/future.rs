@@ -18,7 +18,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use crate::{Attempt, Decision, Exhausted, Progress, Withdrawal, service::Core};
+use crate::{Attempt, Decision, Exhausted, Plan, Progress, Withdrawal, service::Core};
 
 /// The number of a call's first attempt.
 pub(crate) const FIRST: u32 = 1;
@@ -42,7 +42,7 @@ pin_project! {
         attempt: u32,
         // Whether the request may be sent twice, by its own word or the caller's.
         idempotent: bool,
-        // `None` where there is one attempt only.
+        // `None` where the caller wants one attempt only.
         kept: Option<Kp>,
         core: Arc<Core<S, C>>,
     }
@@ -90,6 +90,8 @@ struct Again<S> {
 struct Next<S, Kp: Kept> {
     again: Box<Again<S>>,
     request: Kp::Sent,
+    /// Which attempt it is: the same as before, if no application saw that one.
+    number: u32,
     withdrawal: Option<Withdrawal>,
     /// The scope of the attempt before, from which this one derives its own.
     call: Call,
@@ -141,7 +143,7 @@ where
             future.call(),
             now,
             again.as_ref().map(|again| again.progress).unwrap_or_default(),
-            || this.kept.as_ref()?.again(number + 1),
+            |number| this.kept.as_ref()?.again(number),
             || shared.chance.next(),
         );
         let plan = match decision {
@@ -153,11 +155,10 @@ where
                 return Some(result);
             }
         };
-        shared.voice.tell(future.call(), now, || What::Retrying {
-            attempt: number,
-            outcome,
-            delay: plan.delay,
-            reason: plan.reason,
+        let Plan { delay, reason, .. } = plan;
+        shared.voice.tell(future.call(), now, || match plan.attempt {
+            same if same == number => What::Resending { attempt: number, outcome, delay, reason },
+            _ => What::Retrying { attempt: number, outcome, delay, reason },
         });
 
         // Before the wait, so that a refused response does not hold its connection meanwhile.
@@ -169,15 +170,16 @@ where
         let next = Box::new(Next {
             again,
             request: plan.request,
+            number: plan.attempt,
             withdrawal: plan.withdrawal,
             call: future.call().clone(),
-            delay: plan.delay,
+            delay,
             last: outcome,
         });
-        this.state.set(if plan.delay.is_zero() {
+        this.state.set(if delay.is_zero() {
             State::readying(next, now)
         } else {
-            let at = clock::after(now, plan.delay);
+            let at = clock::after(now, delay);
             State::Waiting { sleep: sleep_until(at.into()), next }
         });
         None
@@ -253,16 +255,16 @@ where
             return Some(self.exhausted(&next, reason, None, now));
         }
 
-        let Next { mut again, request, withdrawal, call, .. } = *next;
+        let Next { mut again, request, number, withdrawal, call, .. } = *next;
         if let Some(withdrawal) = withdrawal {
             withdrawal.spend(now);
         }
         let mut this = self.project();
-        *this.attempt += 1;
-        let number = *this.attempt;
         let call = call.with_attempt(number);
-        let voice = &this.core.shared().voice;
-        voice.tell(&call, now, || What::Attempting { attempt: number });
+        if std::mem::replace(this.attempt, number) != number {
+            let voice = &this.core.shared().voice;
+            voice.tell(&call, now, || What::Attempting { attempt: number });
+        }
         let future = call.enter(now, || again.service.call(request));
         this.state.set(State::Calling { future, again: Some(again) });
         None

@@ -84,7 +84,7 @@ where
         let (sent, kept) = self.keep.keep(req);
         let word = call.overrides().idempotent;
         let idempotent = word.unwrap_or_else(|| kept.idempotent());
-        let kept = (policy.max_attempts(&call) > FIRST).then_some(kept);
+        let kept = policy.keeps(&call).then_some(kept);
         if voice.is_heard(&call) {
             voice.tell(&call, call.now(), || What::Attempting { attempt: FIRST });
         }

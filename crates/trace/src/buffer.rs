@@ -180,7 +180,7 @@ impl Buffer {
     #[inline]
     pub(crate) fn note(&mut self, event: &Event<'_>, refusal: Option<Refusal>) {
         match event.what {
-            What::Retrying { .. } => self.retried = true,
+            What::Retrying { .. } | What::Resending { .. } => self.retried = true,
             What::Slow { .. } => self.slow = true,
             _ => {}
         }

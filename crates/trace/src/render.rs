@@ -123,6 +123,10 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
                 attempt.judged = Some(outcome);
                 attempt.ended = Some(note.at);
             }
+            // Nobody saw it, and it is made again: what was known of it so far is not how it went.
+            Noted::Told(What::Resending { .. }) => {
+                (attempt.settled, attempt.head, attempt.ended) = (None, None, None);
+            }
             Noted::Told(What::Settled { outcome, head_after, elapsed }) => {
                 attempt.settled = Some(outcome);
                 if let (Some(after), Some(began)) = (head_after, note.at.checked_sub(elapsed)) {
@@ -224,9 +228,11 @@ fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
 /// How long the wait is that an event begins or ends.
 fn wait(note: &Note) -> Option<Duration> {
     match note.what {
-        Noted::Told(What::Retrying { delay: wait, .. } | What::Waited { waited: wait, .. }) => {
-            Some(wait)
-        }
+        Noted::Told(
+            What::Retrying { delay: wait, .. }
+            | What::Resending { delay: wait, .. }
+            | What::Waited { waited: wait, .. },
+        ) => Some(wait),
         _ => None,
     }
 }

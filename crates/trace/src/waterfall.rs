@@ -281,8 +281,8 @@ impl Waterfall<'_> {
             let margin = format!("{at:>8}  {attempt:<3} {teller}  ");
             let style = match &*event.what {
                 "rejected" | "timed_out" | "gave_up" => Style::Red,
-                "retrying" | "slow" | "state_changed" | "overflowed" | "would_reject"
-                | "held_back" => Style::Yellow,
+                "retrying" | "resending" | "slow" | "state_changed" | "overflowed"
+                | "would_reject" | "held_back" => Style::Yellow,
                 _ => Style::Plain,
             };
             // The row says already which attempt it is about.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use portcullis_core::{FaultKind, LayerKind, Outcome, RejectionKind, What};
+use portcullis_core::{FaultKind, LayerKind, Outcome, Reason, RejectionKind, What};
 
 use super::{Invariant, TIMER};
 use crate::{
@@ -168,5 +168,42 @@ pub(super) fn attempts_in_order(run: &Run) -> Invariant {
         name: "attempts follow one another, and are no more than allowed",
         held: wrong == 0,
         detail: format!("{attempts} attempts of {} calls, {wrong} wrong", run.planned.len()),
+    }
+}
+
+/// What no application saw is sent again as the same attempt: once for a call where an upstream gave it back,
+/// and nothing else is.
+pub(super) fn sent_again_if_unseen(run: &Run) -> Invariant {
+    let mut sent: HashMap<(u32, u32), isize> = HashMap::new();
+    let mut given_back: HashMap<u32, usize> = HashMap::new();
+    let (mut again, mut wrong) = (0, 0);
+    for told in &run.told {
+        let (Deed::Other(what), Some(call)) = (told.what, told.call) else { continue };
+        match what {
+            What::Attempting { attempt } => *sent.entry((call, attempt)).or_default() += 1,
+            What::Resending { attempt, reason, .. } => {
+                let sent = sent.entry((call, attempt)).or_default();
+                // Only of an attempt that was begun.
+                wrong += usize::from(*sent == 0);
+                *sent += 1;
+                again += 1;
+                match reason {
+                    Reason::Unprocessed => *given_back.entry(call).or_default() += 1,
+                    Reason::Unsent { .. } => {}
+                    _ => wrong += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+    wrong += given_back.values().filter(|times| **times > 1).count();
+    for access in &run.accesses {
+        *sent.entry((access.call, access.attempt)).or_default() -= 1;
+    }
+    wrong += sent.values().filter(|left| **left < 0).count();
+    Invariant {
+        name: "an attempt is sent again only if no application saw it",
+        held: wrong == 0 && again > 0,
+        detail: format!("{again} sent again, {wrong} wrong"),
     }
 }

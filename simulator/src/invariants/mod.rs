@@ -35,6 +35,7 @@ pub(crate) fn judge(run: &Run) -> Vec<Invariant> {
         calls::attempts_within_limit(run),
         calls::accounts_add_up(run),
         calls::attempts_in_order(run),
+        calls::sent_again_if_unseen(run),
         limits::retries_within_budget(run),
         limits::rate_within_bound(run),
         limits::nothing_unpaid(run),

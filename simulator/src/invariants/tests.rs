@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use portcullis::trace::Kept;
-use portcullis_core::{LayerKind, Outcome, RejectionKind, State, What};
+use portcullis_core::{LayerKind, Outcome, Reason, RejectionKind, State, What};
 
 use super::*;
 use crate::{
@@ -105,6 +105,31 @@ fn attempts_out_of_order_are_seen() {
     breaks("attempts follow one another, and are no more than allowed", |run| {
         run.settings.max_attempts = 1;
     });
+}
+
+#[test]
+fn an_attempt_that_is_sent_again_without_a_reason_is_seen() {
+    let name = "an attempt is sent again only if no application saw it";
+    let resending = |told: &Told| matches!(told.what, Deed::Other(What::Resending { .. }));
+    breaks(name, |run| {
+        let again = told(run, resending);
+        run.told.remove(again);
+    });
+    breaks(name, |run| {
+        let given_back = told(run, |told| {
+            let Deed::Other(What::Resending { reason, .. }) = told.what else { return false };
+            reason == Reason::Unprocessed
+        });
+        run.told.insert(given_back, run.told[given_back]);
+    });
+    breaks(name, |run| {
+        let again = told(run, resending);
+        let Deed::Other(What::Resending { reason, .. }) = &mut run.told[again].what else {
+            unreachable!("it is one")
+        };
+        *reason = Reason::Manual;
+    });
+    breaks(name, |run| run.told.retain(|told| !resending(told)));
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(super) fn agree(run: &Run) -> Invariant {
     for access in &run.accesses {
         seen.entry(access.call).or_default().push((access.attempt, access.span));
     }
+    // The same attempt once more, because no application had seen it, is one attempt.
+    seen.values_mut().for_each(Vec::dedup);
     let (mut attempts, mut differ) = (0, 0);
     let mut calls = HashSet::new();
     for traced in &run.traces.kept {
@@ -65,7 +67,7 @@ pub(super) fn agree(run: &Run) -> Invariant {
 /// kept as one of the share.
 pub(super) fn sampled(run: &Run) -> Invariant {
     let retried = run.told.iter().filter_map(|told| match told.what {
-        Deed::Other(What::Attempting { attempt: 2.. }) => told.call,
+        Deed::Other(What::Attempting { attempt: 2.. } | What::Resending { .. }) => told.call,
         _ => None,
     });
     let retried: HashSet<u32> = retried.collect();

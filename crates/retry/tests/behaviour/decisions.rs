@@ -198,7 +198,7 @@ fn the_first_rule_that_says_no_names_the_reason_and_the_request_is_asked_for_las
             call,
             now,
             Progress::default(),
-            || replayable.then_some(()),
+            |_| replayable.then_some(()),
             || 0,
         );
         match decision {
@@ -227,7 +227,7 @@ fn the_first_rule_that_says_no_names_the_reason_and_the_request_is_asked_for_las
     assert_eq!(decide(first, &Call::new(), true), spent);
 
     // Asking for it ends what is still being sent of the one that is under way.
-    let again = || -> Option<()> { panic!("a request that is not sent was asked for") };
+    let again = |_| -> Option<()> { panic!("a request that is not sent was asked for") };
     let decision = policy.decide(&first, &Call::new(), now, Progress::default(), again, || 0);
     assert!(matches!(decision, Decision::GiveUp(Reason::BudgetSpent { .. })));
 }

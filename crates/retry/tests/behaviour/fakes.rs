@@ -55,6 +55,7 @@ pub(crate) struct Text {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Heard {
     Retrying(u32, Outcome, Duration, Reason),
+    Resending(u32, Duration, Reason),
     GaveUp(u32, Outcome, Reason),
 }
 
@@ -88,8 +89,8 @@ pub(crate) fn answering(statuses: &'static [u16]) -> Inner {
     })
 }
 
-/// 200 is a success, 204 counts for nothing, 429 is throttled, 501 is not to be sent again, and 421
-/// was not acted on.
+/// 200 is a success, 204 counts for nothing, 429 is throttled, 501 is not to be sent again, 421 was not
+/// acted on, 598 was given back by the peer's transport, and 599 never left the client.
 pub(crate) fn by_status()
 -> portcullis_core::ClassifyFn<impl Fn(Result<&Reply, &Error>) -> Outcome + Clone> {
     classify_fn(|result: Result<&Reply, &Error>| match result {
@@ -136,6 +137,8 @@ impl Reply {
             204 => return Outcome::Ignored,
             429 => return Outcome::Throttled(Throttle::new(kind).with_hint(self.hint)),
             421 => Replay::Safe,
+            598 => Replay::Unprocessed,
+            599 => Replay::Unsent,
             501 => Replay::Forbidden,
             _ => Replay::IfIdempotent,
         };
@@ -186,7 +189,9 @@ impl Ear {
 
     pub(crate) fn last_reason(&self) -> Option<Reason> {
         self.0.lock().last().map(|&(_, heard)| match heard {
-            Heard::Retrying(_, _, _, reason) | Heard::GaveUp(_, _, reason) => reason,
+            Heard::Retrying(_, _, _, reason)
+            | Heard::Resending(_, _, reason)
+            | Heard::GaveUp(_, _, reason) => reason,
         })
     }
 }
@@ -196,6 +201,9 @@ impl Observer for Ear {
         let heard = match event.what {
             What::Retrying { attempt, outcome, delay, reason } => {
                 Heard::Retrying(attempt, outcome, delay, reason)
+            }
+            What::Resending { attempt, delay, reason, .. } => {
+                Heard::Resending(attempt, delay, reason)
             }
             What::GaveUp { attempt, outcome, reason } => Heard::GaveUp(attempt, outcome, reason),
             What::Attempting { .. } => return,

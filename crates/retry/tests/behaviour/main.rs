@@ -5,5 +5,6 @@ mod budget;
 mod decisions;
 mod fakes;
 mod operations;
+mod resending;
 mod settings;
 mod waiting;

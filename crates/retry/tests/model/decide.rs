@@ -47,7 +47,8 @@ struct Live {
     said_idempotent: Option<bool>,
     said_attempts: Option<u32>,
     progress: Progress,
-    waits: Option<Option<Withdrawal>>,
+    /// Which attempt is to come, and its token.
+    waits: Option<(u32, Option<Withdrawal>)>,
 }
 
 /// Less than `most` milliseconds, in whole units of so many.
@@ -64,7 +65,9 @@ fn outcome(unit: u64) -> impl Strategy<Value = Outcome> {
         (500..503u16).prop_map(FaultKind::Status),
     ];
     let replay = prop_oneof![
-        3 => Just(Replay::Safe),
+        1 => Just(Replay::Unsent),
+        1 => Just(Replay::Unprocessed),
+        2 => Just(Replay::Safe),
         2 => Just(Replay::IfIdempotent),
         1 => Just(Replay::Forbidden),
     ];
@@ -180,9 +183,9 @@ proptest! {
                         &live.call,
                         now,
                         live.progress,
-                        || {
+                        |number| {
                             asked.set(asked.get() + 1);
-                            again.then_some(live.attempt)
+                            again.then_some(number)
                         },
                         || {
                             drawn.set(drawn.get() + 1);
@@ -191,7 +194,10 @@ proptest! {
                     );
                     // The request is the last to be asked.
                     let last = matches!(
-                        said, Says::Retry { .. } | Says::GiveUp(Reason::NotReplayable)
+                        said,
+                        Says::Retry { .. }
+                            | Says::Resend { .. }
+                            | Says::GiveUp(Reason::NotReplayable)
                     );
                     prop_assert_eq!(asked.get(), u32::from(last));
                     prop_assert!(drawn.get() <= 1);
@@ -208,10 +214,24 @@ proptest! {
                                 prop_assert!(same(ours, naive, rules.waits.jitter));
                             }
                             prop_assert_eq!(plan.progress.restarted_after, restarted_after);
-                            prop_assert_eq!(plan.request, live.attempt);
+                            prop_assert_eq!(plan.attempt, live.attempt + 1);
+                            prop_assert_eq!(plan.request, plan.attempt);
                             prop_assert_eq!(plan.withdrawal.is_some(), budget.is_some());
                             live.progress = plan.progress;
-                            live.waits = Some(plan.withdrawal);
+                            live.waits = Some((plan.attempt, plan.withdrawal));
+                        }
+                        (Decision::Retry(plan), Says::Resend { delay, reason }) => {
+                            prop_assert!(same(plan.delay, delay, rules.waits.jitter));
+                            prop_assert_eq!(plan.reason, reason);
+                            // The backoff is where it was, and nothing was paid.
+                            let mut progress = live.progress;
+                            progress.unprocessed |= reason == Reason::Unprocessed;
+                            progress.unsent += u32::from(reason != Reason::Unprocessed);
+                            prop_assert_eq!(plan.progress, progress);
+                            prop_assert_eq!((plan.attempt, plan.request), (live.attempt, live.attempt));
+                            prop_assert!(plan.withdrawal.is_none());
+                            live.progress = progress;
+                            live.waits = Some((plan.attempt, None));
                         }
                         (Decision::GiveUp(ours), Says::GiveUp(naive)) => {
                             prop_assert!(same_reason(ours, naive, &rules), "{ours:?}, {naive:?}");
@@ -223,11 +243,13 @@ proptest! {
                 }
                 Happens::Send(place) => {
                     if let Some(live) = &mut calls[place]
-                        && let Some(withdrawal) = live.waits.take()
+                        && let Some((attempt, withdrawal)) = live.waits.take()
                     {
                         withdrawal.into_iter().for_each(|withdrawal| withdrawal.spend(now));
-                        rules.bucket.iter_mut().for_each(|bucket| bucket.spend(at));
-                        live.attempt += 1;
+                        if attempt > live.attempt {
+                            rules.bucket.iter_mut().for_each(|bucket| bucket.spend(at));
+                        }
+                        live.attempt = attempt;
                     }
                 }
                 Happens::Cancel(place) => end(&mut calls[place], &mut rules),
@@ -255,6 +277,8 @@ impl Live {
             left: self.deadline.map(|deadline| deadline.saturating_sub(at)),
             previous: self.progress.computed,
             restarted_after: self.progress.restarted_after,
+            unprocessed: self.progress.unprocessed,
+            unsent: self.progress.unsent,
             again,
             word,
         }
@@ -263,7 +287,8 @@ impl Live {
 
 /// The caller drops the call, whatever it is about.
 fn end(place: &mut Option<Live>, rules: &mut Rules) {
-    if place.take().is_some_and(|live| live.waits.is_some()) {
+    let paid = |live: &Live| live.waits.as_ref().is_some_and(|(next, _)| *next > live.attempt);
+    if place.take().is_some_and(|live| paid(&live)) {
         rules.bucket.iter_mut().for_each(Bucket::refund);
     }
 }

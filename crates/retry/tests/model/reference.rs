@@ -67,6 +67,9 @@ pub(crate) struct Case {
     pub(crate) previous: Option<Duration>,
     /// How many attempts there were when the backoff started over.
     pub(crate) restarted_after: u32,
+    /// Whether a server has given an attempt back, and how often none left the client.
+    pub(crate) unprocessed: bool,
+    pub(crate) unsent: u32,
     pub(crate) again: bool,
     pub(crate) word: u64,
 }
@@ -74,7 +77,17 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Says {
     Done,
-    Retry { delay: Duration, reason: Reason, previous: Option<Duration>, restarted_after: u32 },
+    /// The same attempt once more.
+    Resend {
+        delay: Duration,
+        reason: Reason,
+    },
+    Retry {
+        delay: Duration,
+        reason: Reason,
+        previous: Option<Duration>,
+        restarted_after: u32,
+    },
     GiveUp(Reason),
 }
 
@@ -243,7 +256,19 @@ impl Rules {
         let Some(replay) = case.outcome.replay() else {
             return Says::Done;
         };
-        if let Some(reason) = self.refusal(case, replay) {
+        if let Some(reason) = self.harm(case, replay) {
+            return Says::GiveUp(reason);
+        }
+        if let Some((delay, reason)) = self.unseen(case, replay) {
+            return match case.left {
+                Some(left) if delay >= left => {
+                    Says::GiveUp(Reason::DeadlineTooClose { left, needed: delay })
+                }
+                _ if !case.again => Says::GiveUp(Reason::NotReplayable),
+                _ => Says::Resend { delay, reason },
+            };
+        }
+        if let Some(reason) = self.refusal(case) {
             return Says::GiveUp(reason);
         }
 
@@ -277,14 +302,40 @@ impl Rules {
         Says::Retry { delay, reason, previous, restarted_after }
     }
 
-    /// The rows of the table that need no time.
-    fn refusal(&self, case: &Case, replay: Replay) -> Option<Reason> {
+    /// What no application saw is sent again: from a server once, and from the client itself until the
+    /// deadline, or ten times if there is none. At once the first time, and then after a wait.
+    fn unseen(&self, case: &Case, replay: Replay) -> Option<(Duration, Reason)> {
+        let plain = case.outcome.kind() != Some(FaultKind::Rejected)
+            && case.outcome.hint() == Hint::None
+            && !matches!(case.said_attempts, Some(0 | 1));
+        match replay {
+            Replay::Unprocessed if plain && !case.unprocessed => {
+                Some((Duration::ZERO, Reason::Unprocessed))
+            }
+            Replay::Unsent if plain && (case.left.is_some() || case.unsent < 10) => {
+                let delay = match case.unsent {
+                    0 => Duration::ZERO,
+                    n => self
+                        .waits
+                        .before(n, None)
+                        .computed(case.word)
+                        .max(Duration::from_millis(10)),
+                };
+                Some((delay, Reason::Unsent { times: case.unsent + 1 }))
+            }
+            _ => None,
+        }
+    }
+
+    /// The rows of the table that say whether another attempt could do harm.
+    fn harm(&self, case: &Case, replay: Replay) -> Option<Reason> {
         let rejected = case.outcome.kind() == Some(FaultKind::Rejected);
         let idempotent = case.said_idempotent.unwrap_or(case.idempotent);
         match case.opinion {
             Opinion::Forbid => return Some(Reason::NotRetryable),
             Opinion::Retry => {
-                if case.said_idempotent == Some(false) && replay != Replay::Safe {
+                let acted = matches!(replay, Replay::IfIdempotent | Replay::Forbidden);
+                if case.said_idempotent == Some(false) && acted {
                     return Some(Reason::NotIdempotent);
                 }
             }
@@ -300,7 +351,12 @@ impl Rules {
                 }
             }
         }
+        None
+    }
 
+    /// The rows that say whether one is allowed, as far as no time is needed for that.
+    fn refusal(&self, case: &Case) -> Option<Reason> {
+        let rejected = case.outcome.kind() == Some(FaultKind::Rejected);
         let max = case.said_attempts.unwrap_or(self.max_attempts).max(1);
         if case.attempt >= max {
             let disabled = matches!(case.said_attempts, Some(0 | 1));

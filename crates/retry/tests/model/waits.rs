@@ -88,7 +88,7 @@ fn decide(
     let call = Call::new();
     let mut progress = Progress::default();
     progress.computed = previous;
-    match policy.decide(&attempt, &call, clock::now(), progress, || Some(()), || word) {
+    match policy.decide(&attempt, &call, clock::now(), progress, |_| Some(()), || word) {
         Decision::Retry(plan) => Ok((plan.delay, plan.progress)),
         Decision::GiveUp(reason) => Err(reason),
         Decision::Done => panic!("a failure is a reason for another attempt"),
