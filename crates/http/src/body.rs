@@ -334,3 +334,26 @@ impl Watching {
         self.done.dropped(self.judge.on_drop, waited);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_keeps_a_bounded_number_of_places_to_use_again() {
+        let watching = || Watching {
+            done: Completion::none(),
+            judge: Judge::http(Outcome::Success),
+            waiting_since: None,
+            timer: None,
+        };
+        let places: Vec<_> = (0..KEPT_FREE + 3).map(|_| Place::of(watching())).collect();
+        for place in places {
+            assert!(place.empty().is_some());
+        }
+        assert_eq!(FREE.with(|free| free.borrow().len()), KEPT_FREE);
+        let place = Place::of(watching());
+        assert_eq!(FREE.with(|free| free.borrow().len()), KEPT_FREE - 1);
+        drop(place);
+    }
+}

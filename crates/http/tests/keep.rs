@@ -68,6 +68,24 @@ async fn a_streamed_body_is_sent_again_with_its_trailers() {
 }
 
 #[tokio::test]
+async fn trailers_are_the_last_frame_and_come_once() {
+    async fn kinds<B>(mut body: ReplayBody<B>) -> String
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        let mut kinds = String::new();
+        while let Some(frame) = body.frame().await {
+            kinds.push(if frame.unwrap().is_trailers() { 't' } else { 'd' });
+        }
+        kinds
+    }
+    let (first, kept) = kept(64, two_frames_and_trailers());
+    assert_eq!(kinds(first).await, "ddt");
+    assert_eq!(kinds(kept.again(2).unwrap().into_body()).await, "dt");
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_cap_goes_through_once() {
     let (first, kept) = kept(3, two_frames_and_trailers());
     assert_eq!(read(first).await.0, "abcd");

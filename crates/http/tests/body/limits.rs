@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody, channel::Channel};
 use portcullis_core::{Elapsed, Error, How, Outcome, Phase, clock};
 use portcullis_http::GRPC_STATUS;
@@ -31,6 +31,7 @@ async fn an_absolute_limit_ends_a_stalled_body_and_releases_it() {
     assert_eq!(clock::now() - start, SECOND);
     assert_eq!(error.find(), Some(&Elapsed::new("search", Phase::Body, SECOND)));
     assert!(released.load(Ordering::Relaxed));
+    assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
     assert!(body.frame().await.is_none());
     let how = How::Elapsed { phase: Phase::Body, limit: SECOND };
     assert_eq!(*seen.ends.lock(), [(Outcome::timeout(), how)]);

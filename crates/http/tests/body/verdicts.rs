@@ -31,6 +31,14 @@ async fn a_body_that_says_it_is_over_is_not_polled_for_it() {
 }
 
 #[tokio::test]
+async fn what_is_to_come_is_told_as_the_body_within_tells_it() {
+    let mut body = http(Full::new(Bytes::from("all")), Seen::new().completion());
+    assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(3), false));
+    body.frame().await.unwrap().unwrap();
+    assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+}
+
+#[tokio::test]
 async fn an_empty_body_is_settled_at_the_head() {
     let seen = Seen::new();
     let body = http(Empty::<Bytes>::new(), seen.completion());
