@@ -98,6 +98,8 @@ pub(crate) struct Judge {
     at_end: Outcome,
     /// The verdict if the caller drops it, or leaves it unread until a limit ends it.
     on_drop: Outcome,
+    /// The verdict if it is dropped while somebody waits for more, and no deadline passed.
+    on_drop_waiting: Outcome,
     /// Who reads the trailers.
     trailers: Option<Table>,
 }
@@ -107,12 +109,20 @@ pub(crate) struct Judge {
 impl Judge {
     /// The head's verdict stands, unless the body fails.
     pub(crate) fn http(head: Outcome) -> Self {
-        Self { at_end: head, on_drop: head, trailers: None }
+        Self { at_end: head, on_drop: head, on_drop_waiting: head, trailers: None }
     }
 
     /// The trailers decide.
     pub(crate) fn grpc(table: Table, without_status: Outcome) -> Self {
-        Self { at_end: without_status, on_drop: Outcome::Cancelled, trailers: Some(table) }
+        let on_drop = Outcome::Cancelled;
+        let trailers = Some(table);
+        Self { at_end: without_status, on_drop, on_drop_waiting: on_drop, trailers }
+    }
+
+    /// The same for who gives the response: a server drops what it waits for more of only because
+    /// the client has gone, and what it does not wait for maybe because it has all it needs.
+    pub(crate) fn served(self) -> Self {
+        Self { on_drop_waiting: Outcome::Cancelled, ..self }
     }
 }
 
@@ -331,7 +341,9 @@ impl Watching {
         // As above: a wait that began after the deadline is not what made the call miss it.
         let in_time = |since| deadline.is_none_or(|deadline| since < deadline);
         let waited = self.waiting_since.is_some_and(in_time);
-        self.done.dropped(self.judge.on_drop, waited);
+        let Judge { on_drop, on_drop_waiting, .. } = self.judge;
+        let head = if self.waiting_since.is_some() { on_drop_waiting } else { on_drop };
+        self.done.dropped(head, waited);
     }
 }
 

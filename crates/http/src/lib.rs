@@ -8,6 +8,7 @@
 //! - [`GrpcCallLayer`] takes a gRPC call's operation and deadline from its request.
 //! - [`trace_context`] reads and writes W3C Trace Context.
 //! - [`RejectionsLayer`] turns refusals into responses.
+//! - [`inbound`] reads what a request brings along, and judges what a server answers.
 //! - [`hint`] reads the server's advice on when to come back.
 //!
 //! ```
@@ -39,6 +40,7 @@ mod client;
 mod grpc;
 mod grpc_call;
 pub mod hint;
+pub mod inbound;
 mod keep;
 mod propagate;
 mod ratelimit_fields;

@@ -139,6 +139,17 @@ where
 }
 
 fn respond(rejection: &dyn Rejection, grpc: bool) -> Response<Full<Bytes>> {
+    let mut response = head(rejection, grpc).map(|()| Full::default());
+    if !grpc {
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        *response.body_mut() = Full::from(rejection.to_string());
+    }
+    response
+}
+
+/// The head of the response that stands for a refusal, and for gRPC the whole of it.
+pub(crate) fn head(rejection: &dyn Rejection, grpc: bool) -> Response<()> {
     let timed_out = rejection.outcome().kind() == Some(FaultKind::Timeout);
     let (status, code) = match rejection.kind() {
         RejectionKind::Limited => (StatusCode::TOO_MANY_REQUESTS, 8_u16),
@@ -146,24 +157,20 @@ fn respond(rejection: &dyn Rejection, grpc: bool) -> Response<Full<Bytes>> {
         RejectionKind::Exhausted if timed_out => (StatusCode::GATEWAY_TIMEOUT, 4),
         _ => (StatusCode::SERVICE_UNAVAILABLE, 14),
     };
-    let text = rejection.to_string();
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(());
     let headers = response.headers_mut();
     if grpc {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from(code));
-        write_message(headers, &text);
+        write_message(headers, &rejection.to_string());
         if let Some(wait) = rejection.retry_after() {
             headers.insert(GRPC_RETRY_PUSHBACK_MS, hint::to_pushback(wait));
         }
     } else {
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, plain);
         if let Some(wait) = rejection.retry_after() {
             headers.insert(header::RETRY_AFTER, hint::to_retry_after(wait));
         }
         *response.status_mut() = status;
-        *response.body_mut() = Full::from(text);
     }
     response
 }

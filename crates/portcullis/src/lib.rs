@@ -2,15 +2,18 @@
 //!
 //! # Features
 //!
-//! All are additive. `stack` and `tracing` are on by default.
+//! All are additive. `inbound`, `stack` and `tracing` are on by default.
 //!
 //! - `breaker`, `ratelimit`, `retry`, `timeout`, `trace`: the layers, each by itself.
 //! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
 //! - `process`: child processes as services.
 //! - `stack`: the ready-made [`Stack`] of them all.
+//! - `inbound`: the layer of a server whose handlers call out.
 //! - `tracing`: the [`Tracing`] observer.
 //! - `serde`: settings that read from files.
 
+#[cfg(feature = "inbound")]
+pub mod inbound;
 #[cfg(feature = "stack")]
 mod stack;
 
@@ -57,6 +60,8 @@ pub mod prelude {
 
     #[cfg(feature = "stack")]
     pub use crate::Stack;
+    #[cfg(feature = "inbound")]
+    pub use crate::inbound::InboundLayer;
     pub use crate::{Call, Error, Event, Observer, Outcome, Registry, Rejection, What, call};
 }
 
@@ -71,6 +76,8 @@ mod pages {
     mod core {}
     #[doc = include_str!("../../../docs/http.md")]
     mod http {}
+    #[doc = include_str!("../../../docs/inbound.md")]
+    mod inbound {}
     #[cfg(feature = "process")]
     #[doc = include_str!("../../../docs/process.md")]
     mod process {}

@@ -10,8 +10,8 @@ use std::{
 };
 
 use portcullis_core::{
-    Call, End, Error, Event, LayerKind, Observer, Outcome, Record, RemoteTrace, Settle, Ticket,
-    TraceContext, What, sync::Mutex,
+    Call, Elapsed, End, Error, Event, How, LayerKind, Observer, Outcome, Record, RemoteTrace,
+    Settle, Ticket, TraceContext, What, sync::Mutex,
 };
 
 use crate::{
@@ -179,12 +179,12 @@ impl Live {
     }
 
     /// Ends a scope. Its trace is handed over, at once or with the last call that it waits for.
-    pub(crate) fn close(&self, outcome: Outcome, ended: Instant) {
+    pub(crate) fn close(&self, outcome: Outcome, head: Option<Instant>, ended: Instant) {
         // No desk has the record of a scope.
         let noted = self.with_lock(|buffer| {
             // `fail` may have ended it already.
             let outcome = buffer.end.map_or(outcome, |end| end.outcome);
-            buffer.end = Some(Finish { outcome, head: None, ended });
+            buffer.end = Some(Finish { outcome, head, ended });
         });
         if noted.is_none() {
             return self.note_omitted(outcome);
@@ -459,7 +459,19 @@ impl Settle for Live {
     }
 
     fn settle(&self, _: Ticket, end: &End<'_>) {
-        self.ended(None, end);
+        match &self.owner {
+            Owner::Layer(_) => self.ended(None, end),
+            Owner::Scope { name, .. } => {
+                // What `fail` noted stands.
+                let open = || self.with_lock(|buffer| buffer.end.is_none()).unwrap_or(false);
+                if let How::Elapsed { phase, limit } = end.how
+                    && open()
+                {
+                    self.error(&Elapsed::new(name.clone(), phase, limit));
+                }
+                self.close(end.outcome, end.head, end.ended);
+            }
+        }
     }
 }
 

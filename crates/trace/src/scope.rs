@@ -6,11 +6,12 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use pin_project_lite::pin_project;
 use portcullis_core::{
-    Call, FaultKind, Outcome, RemoteTrace, Replay,
+    Call, Completion, FaultKind, Outcome, RemoteTrace, Replay, Ticket,
     call::{self, Scoped},
     clock,
 };
@@ -82,7 +83,7 @@ pin_project! {
                 let call = this.inner.call();
                 let ran_out = call::is_expired() || call.is_overdue(now);
                 let outcome = if ran_out { Outcome::timeout() } else { Outcome::Cancelled };
-                live.close(outcome, now);
+                live.close(outcome, None, now);
             }
         }
     }
@@ -170,14 +171,48 @@ impl TraceScope {
         self.judged(future, Answers)
     }
 
+    /// Begins the execution for whoever sees its end elsewhere than at a future's: a server, whose
+    /// response ends with its body. It is in `outer`, which is [`Call::current`] or a child of that.
+    ///
+    /// What belongs to it runs in the call; its status is the verdict that the completion is
+    /// [settled](Completion::settle) with, unless [`fail`] was called in it. Dropped instead, it is
+    /// `cancelled`, or `timeout` where the call's deadline or a limit had run out.
+    ///
+    /// ```
+    /// use portcullis_core::{Call, Outcome};
+    /// use portcullis_trace::{Recorder, TraceScope};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), portcullis_core::Invalid> {
+    /// let recorder = Recorder::builder().sample_rate(1.0).build()?;
+    /// let (call, done) = TraceScope::start("GET /").recorder(&recorder).open(Call::current());
+    /// let head = call.clone().in_scope(async { 200 }).await;
+    /// let body = call.in_scope(async { "found" }).await;
+    /// done.settle(Outcome::Success);
+    /// recorder.flush().await;
+    /// assert_eq!((head, body, recorder.counts().stored), (200, "found", 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open(self, outer: Call) -> (Call, Completion) {
+        let started = outer.now();
+        let (call, live) = self.begin(outer, started);
+        let done = Completion::new(live, Ticket::default(), call.clone(), started);
+        (call, done)
+    }
+
     fn judged<F, J>(self, future: F, judge: J) -> ScopeFuture<F, J> {
         let outer = Call::current();
-        let live = Live::scope(self.name, &outer, self.remote, self.recorder, outer.now());
+        let started = outer.now();
+        let (call, live) = self.begin(outer, started);
+        ScopeFuture { inner: call.in_scope(future), live: Some(live), judge }
+    }
+
+    fn begin(self, outer: Call, started: Instant) -> (Call, Arc<Live>) {
+        let live = Live::scope(self.name, &outer, self.remote, self.recorder, started);
         for (key, value) in &self.attributes {
             live.attribute(key, value);
         }
-        let inner = outer.with_record(live.clone()).with_attempt(0).in_scope(future);
-        ScopeFuture { inner, live: Some(live), judge }
+        (outer.with_record(live.clone()).with_attempt(0), live)
     }
 }
 
@@ -204,7 +239,7 @@ impl<F: Future, J: Judge<F::Output>> Future for ScopeFuture<F, J> {
             if let Some(error) = error {
                 live.error(error);
             }
-            live.close(error.map_or(Outcome::Success, outcome_of), clock::now());
+            live.close(error.map_or(Outcome::Success, outcome_of), None, clock::now());
         }
         Poll::Ready(output)
     }

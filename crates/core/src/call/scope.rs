@@ -221,6 +221,34 @@ impl<F> Scoped<F> {
         &self.call
     }
 
+    /// What runs in the scope; `None` once it was dropped within it.
+    #[must_use]
+    #[inline]
+    pub fn get_ref(&self) -> Option<&F> {
+        self.future.as_ref()
+    }
+
+    /// Does something to what runs in the scope, with its call current; `None` once it was dropped.
+    /// So what is no future, such as a response's body, runs in a scope too, and is dropped in it.
+    ///
+    /// ```
+    /// use portcullis_core::Call;
+    /// use std::pin::pin;
+    ///
+    /// let mut scoped = pin!(Call::new().with_attempt(2).in_scope(vec![1]));
+    /// let attempt = scoped.as_mut().with(|mut numbers| {
+    ///     numbers.push(2);
+    ///     Call::current().attempt()
+    /// });
+    /// assert_eq!((attempt, scoped.get_ref()), (Some(2), Some(&vec![1, 2])));
+    /// ```
+    #[inline]
+    pub fn with<R>(self: Pin<&mut Self>, f: impl FnOnce(Pin<&mut F>) -> R) -> Option<R> {
+        let this = self.project();
+        let future = this.future.as_pin_mut()?;
+        Some(within(this.call, false, None, || f(future)))
+    }
+
     /// Drops the future within its scope, before `self` is dropped. Polling it afterwards panics.
     #[inline]
     pub fn clear(self: Pin<&mut Self>) {
@@ -296,6 +324,26 @@ mod tests {
         });
         scoped.await;
         assert_eq!(carried.unwrap().await, start + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_is_no_future_runs_and_is_dropped_in_its_scope_too() {
+        struct Told<'a>(&'a Cell<u32>);
+
+        impl Drop for Told<'_> {
+            fn drop(&mut self) {
+                self.0.set(Call::current().attempt());
+            }
+        }
+
+        let dropped_in = Cell::new(0);
+        let mut scoped = Box::pin(Call::new().with_attempt(3).in_scope(Told(&dropped_in)));
+        assert_eq!(scoped.as_mut().with(|_| Call::current().attempt()), Some(3));
+        assert_eq!(Call::current().attempt(), 0);
+        scoped.as_mut().clear();
+        assert_eq!(dropped_in.get(), 3);
+        assert_eq!(scoped.as_mut().with(|_| ()), None);
+        assert!(scoped.get_ref().is_none());
     }
 
     #[tokio::test]

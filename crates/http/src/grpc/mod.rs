@@ -59,6 +59,8 @@ pub struct GrpcClassifier {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Table {
     retryable: GrpcRetryable,
+    /// Whether it is one's own response that is judged, which throttles somebody else.
+    serving: bool,
 }
 
 /// The codes judged by name here.
@@ -109,14 +111,14 @@ pub(crate) fn is_ended_here(trailers: &HeaderMap) -> bool {
     trailers.get(GRPC_STATUS).is_some_and(HeaderValue::is_sensitive)
 }
 
-/// Whether headers announce a gRPC message.
+/// Whether headers announce a gRPC message. `application/grpc-web` is another protocol.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        value.as_bytes().strip_prefix(b"application/grpc").is_some_and(|rest| {
-            // Not `application/grpc-web`, which is another protocol.
-            matches!(rest.first(), None | Some(b'+' | b';' | b' '))
-        })
+        value
+            .as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
     })
 }
 
@@ -126,7 +128,8 @@ impl GrpcClassifier {
     /// The verdicts of the table above.
     #[must_use]
     pub const fn new() -> Self {
-        Self { table: Table { retryable: GrpcRetryable::new() }, methods: None }
+        let table = Table { retryable: GrpcRetryable::new(), serving: false };
+        Self { table, methods: None }
     }
 
     /// Which codes may be sent again, for methods that have no rule of their own.
@@ -165,6 +168,19 @@ impl GrpcClassifier {
 // ===== impl Table =====
 
 impl Table {
+    /// Judges what a server answers: to refuse is no failure of its own.
+    pub(crate) fn serving() -> Self {
+        Self { serving: true, ..Self::default() }
+    }
+
+    /// How the rest of a response is judged whose head is there.
+    pub(crate) fn judge<B>(self, response: &Response<B>) -> Judge {
+        match self.head(response) {
+            Some(outcome) => Judge::http(outcome),
+            None => Judge::grpc(self, self.without_status(StatusCode::OK)),
+        }
+    }
+
     /// The verdict of trailers, or of a head that is all there is; `None` if no status is in it.
     pub(crate) fn trailers(self, headers: &HeaderMap) -> Option<Outcome> {
         let (code, hint) = status(headers)?;
@@ -173,6 +189,7 @@ impl Table {
 
     fn code(self, code: u8, hint: Hint) -> Outcome {
         match code {
+            code::RESOURCE_EXHAUSTED if self.serving => Outcome::Success,
             code::UNAVAILABLE
             | code::DEADLINE_EXCEEDED
             | code::UNKNOWN
@@ -261,7 +278,7 @@ where
         match result.map(head) {
             Ok(None | Some((code::OK, _))) => Outcome::Success,
             Ok(Some((code, hint))) => {
-                let table = Table { retryable: self.of(call) };
+                let table = Table { retryable: self.of(call), ..self.table };
                 match table.retryable.replay(code, hint) {
                     Replay::Forbidden => table.code(code, hint),
                     replay => refusal(code, replay, hint),
@@ -283,10 +300,7 @@ where
     ) -> Result<Self::Response, Error> {
         match result {
             Ok(response) => {
-                let judge = match self.table.head(&response) {
-                    Some(outcome) => Judge::http(outcome),
-                    None => Judge::grpc(self.table, self.table.without_status(StatusCode::OK)),
-                };
+                let judge = self.table.judge(&response);
                 Ok(response.map(|body| Body::watched(body, judge, done)))
             }
             Err(error) => {

@@ -3,6 +3,7 @@
 mod calls;
 mod fakes;
 mod handover;
+mod opened;
 mod output;
 mod picture;
 mod sampling;

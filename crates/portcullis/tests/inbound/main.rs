@@ -1,0 +1,7 @@
+//! The scope of a request that a server serves.
+
+mod allocations;
+mod contract;
+mod deadline;
+mod fakes;
+mod trace;
