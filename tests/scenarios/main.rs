@@ -8,6 +8,8 @@ mod clocks;
 mod dropped;
 mod errors;
 mod failures;
+mod inbound;
+mod interop;
 mod refused;
 mod replayed;
 mod support;

@@ -1,0 +1,4 @@
+//! An axum server with the inbound layer, real clients in front of it and a real server behind.
+
+mod gateway;
+mod hops;
