@@ -26,6 +26,7 @@ const LAYERS: [&str; 5] = [
 ];
 const HTTP: &str = "portcullis-http";
 const PROCESS: &str = "portcullis-process";
+const REQWEST: &str = "portcullis-reqwest";
 
 /// Folders whose packages nothing depends on.
 const LEAVES: [&str; 6] = ["benches", "examples", "fuzz", "simulator", "tests", "xtask"];
@@ -105,6 +106,7 @@ fn dependencies(member: &Member, members: &[Member], found: &mut Vec<String>) {
     let allowed: Option<&[&str]> = match name.as_str() {
         CORE | TESTKIT => Some(&[]),
         HTTP | PROCESS => Some(&[CORE]),
+        REQWEST => Some(&[CORE, HTTP]),
         layer if LAYERS.contains(&layer) => Some(&[CORE]),
         _ => None,
     };
@@ -243,6 +245,7 @@ mod tests {
             member("portcullis-breaker", "crates/breaker", &[CORE], &[TESTKIT]),
             member("portcullis-retry", "crates/retry", &[CORE], &[TESTKIT]),
             member(HTTP, "crates/http", &[CORE, "http", "http-body"], &[TESTKIT]),
+            member(REQWEST, "crates/reqwest", &[CORE, HTTP, "reqwest"], &["portcullis"]),
             member("portcullis", "crates/portcullis", &[CORE, HTTP, "portcullis-retry"], &[]),
             member("integration", "tests", &["portcullis", TESTKIT], &["hyper"]),
             member("gauntlet", "examples/gauntlet", &["portcullis"], &[]),
@@ -294,6 +297,15 @@ mod tests {
             house_with(member(HTTP, "crates/http", &[CORE, "portcullis-retry", "http"], &[])),
             ["portcullis-http depends on portcullis-retry, which is not beneath it"]
         );
+    }
+
+    #[test]
+    fn a_client_stands_on_core_and_http_and_knows_no_layer() {
+        assert_eq!(
+            house_with(member(REQWEST, "crates/reqwest", &[CORE, HTTP, "portcullis-retry"], &[])),
+            ["portcullis-reqwest depends on portcullis-retry, which is not beneath it"]
+        );
+        assert_eq!(house_with(member(HTTP, "crates/http", &[CORE, REQWEST], &[])).len(), 1);
     }
 
     #[test]

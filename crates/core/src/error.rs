@@ -2,7 +2,7 @@
 
 use std::{any::Any, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use crate::{FaultKind, Hint, Outcome, Reason, Replay};
+use crate::{FaultKind, Hint, Judged, Outcome, Reason, Replay};
 
 /// Any error, as Tower's stacks pass it.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
@@ -164,12 +164,37 @@ impl Error {
         })
     }
 
-    /// What the error means to a layer that was given no better judgement: a refusal speaks for
-    /// itself, anything else is a failure in which the peer may have acted.
+    /// The inner service's error as it came, without the verdict it may have come [with](Judged).
+    ///
+    /// # Errors
+    ///
+    /// Gives a layer's own refusal back.
+    pub fn into_inner(self) -> Result<BoxError, Self> {
+        match self.0 {
+            Repr::Inner(error) => match error.downcast::<Judged>() {
+                Ok(judged) => Ok(judged.into_inner()),
+                Err(error) => Ok(error),
+            },
+            Repr::Rejected(_) => Err(self),
+        }
+    }
+
+    /// What the error means to a layer that was given no better judgement: as it says itself, else a
+    /// failure in which the peer may have acted.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        self.rejection()
-            .map_or(Outcome::failure(FaultKind::Other, Replay::IfIdempotent), Rejection::outcome)
+        self.own_outcome().unwrap_or(Outcome::failure(FaultKind::Other, Replay::IfIdempotent))
+    }
+
+    /// What the error itself says that it means: a refusal, or an error that was [`Judged`] by the
+    /// client it comes from. Of several in a chain the outermost knows best.
+    #[must_use]
+    pub fn own_outcome(&self) -> Option<Outcome> {
+        chain(self).find_map(|error| match error.downcast_ref::<Self>() {
+            Some(Self(Repr::Rejected(rejection))) => Some(rejection.outcome()),
+            Some(_) => None,
+            None => error.downcast_ref().map(Judged::outcome),
+        })
     }
 }
 
@@ -339,6 +364,27 @@ mod tests {
         assert!(error.is::<Wrapped>());
         assert!(!error.is::<std::io::Error>());
         assert_eq!(error.outcome(), Outcome::timeout());
+    }
+
+    #[test]
+    fn of_a_verdict_and_a_refusal_in_one_chain_the_outer_one_counts() {
+        let judged = Error::inner(Judged::new(elapsed(), Outcome::Ignored));
+        assert_eq!(judged.outcome(), Outcome::Ignored);
+        assert!(judged.is::<Elapsed>());
+
+        let unreachable = Outcome::failure(FaultKind::Connect, Replay::Safe);
+        let wrapped = Error::inner(Wrapped(Judged::new("no route", unreachable).into()));
+        assert_eq!(wrapped.outcome(), unreachable);
+        assert_eq!(Error::inner("no word").own_outcome(), None);
+    }
+
+    #[test]
+    fn the_inner_error_comes_out_as_it_went_in() {
+        let io = || std::io::Error::other("socket closed");
+        let plain = Error::inner(io()).into_inner().unwrap();
+        let judged = Error::inner(Judged::new(io(), Outcome::timeout())).into_inner().unwrap();
+        assert!(plain.is::<std::io::Error>() && judged.is::<std::io::Error>());
+        assert!(elapsed().into_inner().unwrap_err().is::<Elapsed>());
     }
 
     #[test]

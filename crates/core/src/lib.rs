@@ -31,6 +31,7 @@ mod completion;
 mod error;
 mod event;
 mod invalid;
+mod judged;
 mod keep;
 mod key;
 mod keyed;
@@ -56,6 +57,7 @@ pub use self::{
     },
     event::{Answer, Event, LayerKind, Observer, State, Voice, What},
     invalid::Invalid,
+    judged::Judged,
     keep::{ByClone, Cloned, Keep, Kept},
     key::Key,
     keyed::Keyed,

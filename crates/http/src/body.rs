@@ -11,7 +11,7 @@ use std::{
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use portcullis_core::{
-    BoxError, Call, Completion, Error, FaultKind, Outcome, Phase, RejectionKind, Replay, Until,
+    BoxError, Call, Completion, Error, FaultKind, Outcome, Phase, Replay, Until,
     call::{self, LeftTimer},
     clock,
 };
@@ -231,10 +231,10 @@ impl Judge {
 
     /// The verdict on a body that broke off.
     fn error(&self, error: &Error, waited: bool) -> Outcome {
-        match error.rejection() {
-            // A limit of a layer below ran out on a reader who was away.
-            Some(refusal) if refusal.kind() == RejectionKind::Elapsed && !waited => self.on_drop,
-            Some(refusal) => refusal.outcome(),
+        match error.own_outcome() {
+            // A limit of a layer below, or of the client's own, ran out on a reader who was away.
+            Some(own) if own.kind() == Some(FaultKind::Timeout) && !waited => self.on_drop,
+            Some(own) => own,
             None => Outcome::failure(FaultKind::Body, Replay::IfIdempotent),
         }
     }

@@ -6,15 +6,20 @@ use portcullis_core::{BoxError, Error, FaultKind, Outcome, Replay, find_error};
 
 /// The verdict on a client's error.
 ///
-/// Failures to connect, and requests that the client or the server's transport gave back, are safe to
-/// repeat; after that the server may have acted.
+/// What an error says of itself goes before what is known of clients. Failures to connect, and requests
+/// that the client or the server's transport gave back, are safe to repeat; after that the server may
+/// have acted. What broke off on this side is no verdict on it.
 pub(crate) fn outcome(error: &Error) -> Outcome {
-    if never_connected(error) {
+    if let Some(outcome) = error.own_outcome() {
+        outcome
+    } else if never_connected(error) {
         Outcome::failure(FaultKind::Connect, Replay::Safe)
     } else if never_sent(error) {
         Outcome::failure(FaultKind::Other, Replay::Unsent)
     } else if never_processed(error) {
         Outcome::failure(FaultKind::Other, Replay::Unprocessed)
+    } else if is_of_this_side(error) {
+        Outcome::Ignored
     } else {
         error.outcome()
     }
@@ -69,8 +74,26 @@ fn never_processed(error: &Error) -> bool {
     false
 }
 
+/// Whether the fault is the caller's, above all a request's body that broke off: it says nothing of the
+/// server, and the body cannot be sent again.
+fn is_of_this_side(error: &Error) -> bool {
+    #[cfg(feature = "hyper-util")]
+    if error.find::<hyper::Error>().is_some_and(hyper::Error::is_user) {
+        return true;
+    }
+    // hyper resets the stream of such a request, and has the reset for its error.
+    #[cfg(feature = "h2")]
+    if let Some(error) = error.find::<h2::Error>() {
+        return error.is_reset() && !error.is_remote() && !error.is_library();
+    }
+    let _ = error;
+    false
+}
+
 #[cfg(test)]
 mod tests {
+    use portcullis_core::Judged;
+
     use super::*;
 
     #[test]
@@ -90,6 +113,13 @@ mod tests {
         assert_eq!(fault(&Error::inner(refused())), FaultKind::Connect);
         assert_eq!(fault(&BoxError::from("else")), FaultKind::Other);
         assert_eq!(fault(&"no error at all"), FaultKind::Other);
+    }
+
+    #[test]
+    fn a_client_of_its_own_mind_is_believed() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let judged = Error::inner(Judged::new(refused, Outcome::Ignored));
+        assert_eq!(outcome(&judged), Outcome::Ignored);
     }
 
     #[cfg(feature = "h2")]

@@ -7,6 +7,7 @@
 //! - `breaker`, `ratelimit`, `retry`, `timeout`, `trace`: the layers, each by itself.
 //! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
 //! - `process`: child processes as services.
+//! - `reqwest`: reqwest's client as a service; `reqwest-middleware`: any stack as a middleware of its.
 //! - `stack`: the ready-made [`Stack`] of them all.
 //! - `inbound`: the layer of a server whose handlers call out.
 //! - `tracing`: the [`Tracing`] observer.
@@ -27,6 +28,8 @@ pub use portcullis_http as http;
 pub use portcullis_process as process;
 #[cfg(feature = "ratelimit")]
 pub use portcullis_ratelimit as ratelimit;
+#[cfg(feature = "reqwest")]
+pub use portcullis_reqwest as reqwest;
 #[cfg(feature = "retry")]
 pub use portcullis_retry as retry;
 #[cfg(feature = "timeout")]
@@ -83,6 +86,8 @@ mod pages {
     mod process {}
     #[doc = include_str!("../../../docs/ratelimit.md")]
     mod ratelimit {}
+    #[doc = include_str!("../../../docs/reqwest.md")]
+    mod reqwest {}
     #[doc = include_str!("../../../docs/retry.md")]
     mod retry {}
     #[doc = include_str!("../../../docs/stack.md")]
