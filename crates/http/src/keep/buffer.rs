@@ -357,3 +357,27 @@ impl fmt::Display for Superseded {
 }
 
 impl std::error::Error for Superseded {}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_kept_takes_no_more_memory_than_the_cap() {
+        for lengths in [[40, 24, 0], [1, 2, 61], [30, 30, 4]] {
+            let frames = lengths
+                .map(|length| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; length]))));
+            let body = StreamBody::new(futures_util::stream::iter(frames));
+            let keep = BufferBody::new(|body: ReplayBody<_>| body).with_cap(64);
+            let (sent, kept) = keep.keep(Request::put("/").body(body).unwrap());
+            let all = sent.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(all.len(), 64);
+            let shared = kept.shared.lock();
+            assert_eq!((shared.growing.len(), shared.growing.capacity()), (64, 64), "{lengths:?}");
+        }
+    }
+}
