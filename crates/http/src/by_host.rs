@@ -65,10 +65,10 @@ fn without_port_of<'a>(scheme: Option<&Scheme>, host: &'a str) -> &'a str {
     host.strip_suffix(usual).unwrap_or(host)
 }
 
-/// Without the dot that says that a name is complete.
+/// Without the dot that says that a name is complete; the root's is all there is of it.
 fn without_dot(host: &str) -> Cow<'_, str> {
     let end = host.bytes().rposition(|byte| byte == b':').unwrap_or(host.len());
-    match host[..end].strip_suffix('.') {
+    match host[..end].strip_suffix('.').filter(|name| !name.is_empty()) {
         None => Cow::Borrowed(host),
         Some(name) if end == host.len() => Cow::Borrowed(name),
         Some(name) => Cow::Owned([name, &host[end..]].concat()),
@@ -113,6 +113,8 @@ mod tests {
         assert_eq!(key("/x", Some("a.test:80")), "a.test:80");
         assert_eq!(key("http://[::1]:80/", None), "[::1]");
         assert_eq!(key("http://[::1]/", None), "[::1]");
+        // The root of all names has none but this.
+        assert_eq!(key("http://./", None), ".");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arbitrary::{Arbitrary, Unstructured};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use portcullis_core::{Call, RemoteTrace, SpanId, TraceContext, TraceId, clock};
 use portcullis_http::{
     GRPC_PREVIOUS_RPC_ATTEMPTS, GRPC_TIMEOUT, PropagateLayer, parse_grpc_timeout,
@@ -83,7 +83,8 @@ async fn send(input: Input) {
     let mut service = layer.layer(Headers);
     let mut request = Request::new(());
     *request.headers_mut() = own.clone();
-    let Ok(sent) = call.in_scope(async move { service.call(request).await }).await;
+    let Ok(response) = call.in_scope(async move { service.call(request).await }).await;
+    let sent = response.into_parts().0.headers;
 
     assert_eq!(sent.get(ATTEMPT).cloned(), (input.attempt > 0).then(|| input.attempt.into()));
     let millis = left.map(|left| HeaderValue::from(left.as_millis() as u64));
@@ -138,15 +139,17 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 struct Headers;
 
 impl Service<Request<()>> for Headers {
-    type Response = HeaderMap;
+    type Response = Response<()>;
     type Error = Infallible;
-    type Future = Ready<Result<HeaderMap, Infallible>>;
+    type Future = Ready<Result<Response<()>, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        ready(Ok(request.into_parts().0.headers))
+        let mut response = Response::new(());
+        *response.headers_mut() = request.into_parts().0.headers;
+        ready(Ok(response))
     }
 }

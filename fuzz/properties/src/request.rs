@@ -36,11 +36,30 @@ pub fn request(data: &[u8]) {
     }
 }
 
-/// The host and port in lower case, without credentials.
+/// The host and port in lower case, without credentials, a dot at the name's end, or a port that goes
+/// without saying.
 fn host(uri: &Uri, headers: &HeaderMap) -> String {
-    let host = match uri.authority() {
-        Some(authority) => authority.as_str().split('@').next_back().unwrap_or_default(),
-        None => text::plain(headers.get(header::HOST)).unwrap_or_default(),
+    let (host, usual) = match uri.authority() {
+        Some(authority) => {
+            let host = authority.as_str().split('@').next_back().unwrap_or_default();
+            (
+                host,
+                [("http", "80"), ("https", "443")]
+                    .iter()
+                    .find(|(scheme, _)| uri.scheme_str() == Some(scheme)),
+            )
+        }
+        None => (text::plain(headers.get(header::HOST)).unwrap_or_default(), None),
     };
-    host.to_ascii_lowercase()
+    let host = host.to_ascii_lowercase();
+    let mut parts: Vec<&str> = host.split(':').collect();
+    if parts.len() > 1 && usual.is_some_and(|(_, port)| parts.last() == Some(port)) {
+        parts.pop();
+    }
+    // The name is all before the port; one that is nothing but a dot is the root's.
+    let name = parts.len().saturating_sub(2);
+    if parts[name].len() > 1 {
+        parts[name] = parts[name].strip_suffix('.').unwrap_or(parts[name]);
+    }
+    parts.join(":")
 }
