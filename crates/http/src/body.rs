@@ -1,7 +1,7 @@
 //! The watched body: where a call's true end is seen, and its limits are kept.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -85,11 +85,27 @@ struct Place(Box<Option<Watching>>);
 
 thread_local! {
     static TIMER: LeftTimer = const { LeftTimer::new() };
+    static UNSEEN: Cell<bool> = const { Cell::new(false) };
     static FREE: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
 }
 
 /// How many places a thread keeps free.
 const KEPT_FREE: usize = 64;
+
+/// Polls a body on behalf of nobody: where it has nothing to give, nobody has waited for it.
+pub(crate) fn unseen<R>(poll: impl FnOnce() -> R) -> R {
+    /// Puts back what was, also should the poll panic.
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            UNSEEN.set(self.0);
+        }
+    }
+
+    let _before = Before(UNSEEN.replace(true));
+    poll()
+}
 
 /// What the end of the body means, given its head.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +182,7 @@ where
             return polled;
         };
         let ran_out = match &polled {
+            Poll::Pending if UNSEEN.get() => return Poll::Pending,
             Poll::Pending => Some(ready!(watching.poll_limits(cx, &*inner))),
             Poll::Ready(Some(last)) => watching.overdue(last.as_ref()),
             Poll::Ready(None) => None,

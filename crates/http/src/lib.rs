@@ -4,6 +4,8 @@
 //! - [`Body`] is what they wrap a response's body in: the verdict falls at its end, and the limits
 //!   of a timeout layer hold until then.
 //! - [`CloneBody`] and [`BufferBody`] keep requests so that they can be sent again.
+//! - [`PeekLayer`] looks one frame ahead, so that a gRPC call that fails right after its head can be
+//!   retried.
 //! - [`PropagateLayer`] tells the server the time left, the attempt and the trace.
 //! - [`GrpcCallLayer`] takes a gRPC call's operation and deadline from its request.
 //! - [`trace_context`] reads and writes W3C Trace Context.
@@ -42,6 +44,7 @@ mod grpc_call;
 pub mod hint;
 pub mod inbound;
 mod keep;
+mod peek;
 mod propagate;
 mod ratelimit_fields;
 mod rejections;
@@ -56,6 +59,7 @@ pub use self::{
     grpc_call::{GrpcCall, GrpcCallLayer, grpc_method},
     hint::GRPC_RETRY_PUSHBACK_MS,
     keep::{BufferBody, CloneBody, KeptBuffer, KeptClone, ReplayBody},
+    peek::{Peek, PeekBody, PeekFuture, PeekLayer},
     propagate::{
         GRPC_PREVIOUS_RPC_ATTEMPTS, GRPC_TIMEOUT, Propagate, PropagateLayer, parse_grpc_timeout,
     },

@@ -126,6 +126,7 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
             // Nobody saw it, and it is made again: what was known of it so far is not how it went.
             Noted::Told(What::Resending { .. }) => {
                 (attempt.settled, attempt.head, attempt.ended) = (None, None, None);
+                attempt.answer = None;
             }
             Noted::Told(What::Settled { outcome, head_after, elapsed }) => {
                 attempt.settled = Some(outcome);

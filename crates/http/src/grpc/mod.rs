@@ -243,6 +243,11 @@ fn status(headers: &HeaderMap) -> Option<(u8, Hint)> {
     Some((code, hint::grpc_pushback(headers)))
 }
 
+/// Whether trailers say that the call failed.
+pub(crate) fn has_failed(trailers: &HeaderMap) -> bool {
+    status(trailers).is_some_and(|(code, _)| code != code::OK)
+}
+
 /// gRPC's "HTTP to gRPC status code mapping".
 fn code_of(status: StatusCode) -> u8 {
     match status {
@@ -279,9 +284,16 @@ where
             Ok(None | Some((code::OK, _))) => Outcome::Success,
             Ok(Some((code, hint))) => {
                 let table = Table { retryable: self.of(call), ..self.table };
-                match table.retryable.replay(code, hint) {
-                    Replay::Forbidden => table.code(code, hint),
-                    replay => refusal(code, replay, hint),
+                match (table.retryable.replay(code, hint), table.code(code, hint)) {
+                    // No retries, says the server, whatever the code: who counts failures for them wants to
+                    // know.
+                    (Replay::Forbidden, _) if hint == Hint::Never => {
+                        refusal(code, Replay::Forbidden, hint)
+                    }
+                    // Well as the server is, the call did not succeed.
+                    (Replay::Forbidden, Outcome::Success) => Outcome::Ignored,
+                    (Replay::Forbidden, outcome) => outcome,
+                    (replay, _) => refusal(code, replay, hint),
                 }
             }
             Err(error) => client::outcome(error),
@@ -378,10 +390,10 @@ mod tests {
         );
         let unavailable = Outcome::failure(FaultKind::Grpc(14), Replay::Forbidden);
         assert_eq!(for_retry(&grpc, &call, "14"), unavailable);
-        for status in ["0", "3", "5", "16"] {
-            assert_eq!(for_retry(&grpc, &call, status), Outcome::Success, "{status}");
+        assert_eq!(for_retry(&grpc, &call, "0"), Outcome::Success);
+        for status in ["1", "3", "5", "16"] {
+            assert_eq!(for_retry(&grpc, &call, status), Outcome::Ignored, "{status}");
         }
-        assert_eq!(for_retry(&grpc, &call, "1"), Outcome::Ignored);
     }
 
     #[tokio::test]
