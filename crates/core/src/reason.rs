@@ -128,6 +128,13 @@ pub enum Reason {
         /// Tokens left, in thousandths; a retry costs 1000.
         balance_milli: u64,
     },
+    /// Too large a share of the attempts failed of late: there are no retries until more succeed.
+    RetriesThrottled {
+        /// Tokens left, in thousandths.
+        tokens_milli: u64,
+        /// There are retries while more than so many thousandths are left.
+        threshold_milli: u64,
+    },
     /// The next attempt could not start within the deadline.
     DeadlineTooClose {
         /// Time left until the deadline.
@@ -249,6 +256,10 @@ impl fmt::Display for Reason {
             Self::RetryDisabled => f.write_str("retries are off for this call"),
             Self::BudgetSpent { balance_milli } => {
                 write!(f, "retry budget spent ({:.2} of 1 token left)", balance_milli as f64 / 1e3)
+            }
+            Self::RetriesThrottled { tokens_milli, threshold_milli } => {
+                let (left, limit) = (tokens_milli as f64 / 1e3, threshold_milli as f64 / 1e3);
+                write!(f, "retries throttled ({left} tokens left, more than {limit} needed)")
             }
             Self::DeadlineTooClose { left, needed } => {
                 write!(f, "{} to wait, {} left until the deadline", Short(needed), Short(left))

@@ -10,11 +10,14 @@
 //! - `reqwest`: reqwest's client as a service; `reqwest-middleware`: any stack as a middleware of its.
 //! - `stack`: the ready-made [`Stack`] of them all.
 //! - `inbound`: the layer of a server whose handlers call out.
+//! - `service-config`: stacks with the settings of a gRPC service config.
 //! - `tracing`: the [`Tracing`] observer.
 //! - `serde`: settings that read from files.
 
 #[cfg(feature = "inbound")]
 pub mod inbound;
+#[cfg(feature = "service-config")]
+mod service_config;
 #[cfg(feature = "stack")]
 mod stack;
 
@@ -37,6 +40,8 @@ pub use portcullis_timeout as timeout;
 #[cfg(feature = "trace")]
 pub use portcullis_trace as trace;
 
+#[cfg(feature = "service-config")]
+pub use self::service_config::ServiceConfig;
 #[cfg(feature = "stack")]
 pub use self::stack::{
     DescribeHttp, Finding, HttpStack, Inspect, Part, Preset, Report, ResponseBody, Severity, Stack,
@@ -49,7 +54,7 @@ pub mod prelude {
     pub use portcullis_breaker::BreakerLayer;
     #[cfg(feature = "http")]
     pub use portcullis_http::{
-        BufferBody, ByHost, CloneBody, GrpcClassifier, HttpClassifier, PropagateLayer,
+        BufferBody, ByHost, CloneBody, GrpcClassifier, HttpClassifier, PeekLayer, PropagateLayer,
         RejectionsLayer,
     };
     #[cfg(feature = "ratelimit")]

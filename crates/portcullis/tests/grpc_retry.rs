@@ -2,18 +2,20 @@
 //!
 //! Time is paused; the server is a script that notes what it was sent.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use portcullis::{
     call,
     http::{
         CloneBody, GRPC_PREVIOUS_RPC_ATTEMPTS, GRPC_RETRY_PUSHBACK_MS, GRPC_STATUS, GrpcClassifier,
-        GrpcCodes, GrpcRetryable, PropagateLayer,
+        GrpcCodes, GrpcRetryable, PeekLayer, PropagateLayer,
     },
-    retry::{Backoff, Jitter, OperationConfig, RetryBuilder, RetryLayer},
+    retry::{
+        Backoff, Jitter, OperationConfig, RetryBuilder, RetryLayer, Throttling, ThrottlingConfig,
+    },
     sync::Mutex,
 };
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
@@ -22,8 +24,8 @@ use tower::Layer;
 
 const MS: Duration = Duration::from_millis(1);
 
-type Message = Full<Bytes>;
-type Server = ScriptedService<Request<Message>, Response<Message>>;
+type Message = UnsyncBoxBody<Bytes, Infallible>;
+type Server = ScriptedService<Request<Full<Bytes>>, Response<Message>>;
 
 /// How the server answers one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,8 @@ enum Answer {
     Pushback(u8, &'static str),
     /// Response headers, and a message after them.
     Headers,
+    /// Response headers, and a status in the trailers right after them.
+    Trailers(u8),
 }
 
 /// What a server saw of one attempt: when it came, and what it said of those before.
@@ -56,7 +60,8 @@ async fn rpc(
             None => Step::Err(TestError("no answer")),
         }
     });
-    let service = retry.build().unwrap().layer(PropagateLayer::new().layer(server));
+    let client = PropagateLayer::new().layer(PeekLayer::new().layer(server));
+    let service = retry.build().unwrap().layer(client);
     let request = Request::post("http://shop/shop.Cart/Add")
         .header(header::CONTENT_TYPE, "application/grpc")
         .body(Full::from("message"))
@@ -92,7 +97,14 @@ impl Answer {
     fn response(self) -> Response<Message> {
         let mut response = Response::new(Message::default());
         let (status, pushback) = match self {
-            Self::Headers => return response.map(|_| Full::from("message")),
+            Self::Headers => return response.map(|_| Message::new(Full::from("message"))),
+            Self::Trailers(status) => {
+                let grpc = HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+                let status = [(GRPC_STATUS, u16::from(status).into())].into_iter().collect();
+                let trailers = std::future::ready(Some(Ok(status)));
+                return response.map(|_| Message::new(Full::default().with_trailers(trailers)));
+            }
             Self::TrailersOnly(status) => (status, None),
             Self::Pushback(status, pushback) => (status, Some(pushback)),
         };
@@ -175,6 +187,14 @@ async fn response_headers_commit_the_call() {
     assert_eq!((status, seen.len()), (None, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_failure_right_after_the_headers_is_seen_before_they_commit_the_call() {
+    let (status, seen) = rpc(policy(), [Answer::Trailers(14), OK]).await;
+    assert_eq!((status, waits(&seen)), (Some(0), vec![100]));
+    let (status, seen) = rpc(policy(), [Answer::Trailers(0)]).await;
+    assert_eq!((status, seen.len()), (None, 1));
+}
+
 // ===== pushback =====
 
 #[tokio::test(start_paused = true)]
@@ -217,6 +237,61 @@ async fn exhausted_resources_are_retried_by_default_where_the_server_said_when()
     assert_eq!((status, waits(&seen)), (Some(0), vec![30]));
     let (status, seen) = rpc(lenient(), [Answer::TrailersOnly(8), OK]).await;
     assert_eq!((status, seen.len()), (Some(8), 1));
+}
+
+// ===== throttling =====
+
+/// 10 tokens, of which a failure takes one and a success gives back a tenth.
+fn throttling() -> Throttling {
+    Throttling::new(ThrottlingConfig::new(10, 0.1)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_no_retries_while_no_more_than_half_of_the_tokens_are_left() {
+    let tokens = throttling();
+    let retry = || policy().shared_throttling(tokens.clone());
+    // Four failures leave 6 of 10. The next one leaves 5, which are not more than half.
+    assert_eq!(rpc(retry(), [UNAVAILABLE]).await.1.len(), 4);
+    assert_eq!(tokens.tokens(), 6.0);
+    let (status, seen) = rpc(retry(), [UNAVAILABLE]).await;
+    assert_eq!((status, seen.len(), tokens.tokens()), (Some(14), 1, 5.0));
+
+    // A success of whatever call gives back a tenth; then a failure needs ten more to be retried.
+    for _ in 0..10 {
+        assert_eq!(rpc(retry(), [OK]).await.0, Some(0));
+    }
+    assert_eq!(tokens.tokens(), 6.0);
+    assert_eq!(rpc(retry(), [UNAVAILABLE]).await.1.len(), 1);
+    for _ in 0..11 {
+        rpc(retry(), [Answer::Headers]).await;
+    }
+    assert_eq!(tokens.tokens(), 6.1);
+    // The failure leaves 5.1, and the retry that it is allowed gives back a tenth.
+    assert_eq!(rpc(retry(), [UNAVAILABLE, OK]).await.1.len(), 2);
+    assert_eq!(tokens.tokens(), 5.2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_failures_that_are_retryable_or_that_ask_for_no_retry_count() {
+    let tokens = throttling();
+    let retry = || policy().shared_throttling(tokens.clone());
+    for status in [1, 2, 3, 5, 8, 13, 16] {
+        rpc(retry(), [Answer::TrailersOnly(status)]).await;
+    }
+    assert_eq!(tokens.tokens(), 10.0);
+    // What is no success gives nothing back either.
+    rpc(retry(), [Answer::Pushback(14, "-1")]).await;
+    rpc(retry(), [Answer::TrailersOnly(3)]).await;
+    assert_eq!(tokens.tokens(), 9.0);
+    for status in [3, 8, 13] {
+        let (handed_up, seen) = rpc(retry(), [Answer::Pushback(status, "-1")]).await;
+        assert_eq!((handed_up, seen.len()), (Some(status), 1));
+    }
+    assert_eq!(tokens.tokens(), 6.0);
+    for _ in 0..20 {
+        rpc(retry(), [Answer::Pushback(14, "-1")]).await;
+    }
+    assert_eq!(tokens.tokens(), 0.0);
 }
 
 // ===== by method =====

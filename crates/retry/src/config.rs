@@ -44,6 +44,10 @@ pub struct RetryConfig {
     /// What keeps retries from amplifying an outage; `None` (in a file: `"off"`) for no such limit.
     #[cfg_attr(feature = "serde", serde(with = "portcullis_core::off"))]
     pub budget: Option<BudgetConfig>,
+    /// gRPC's way to keep retries from amplifying an outage. Where it is set, it takes the place of the
+    /// [`budget`](Self::budget), which is not used then. Unset by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub throttling: Option<ThrottlingConfig>,
     /// Settings by the name of the operation, as the caller gives it: `call::with().name("search")`. A
     /// name that is not listed has the settings above. One that ends in a slash, `shop.Cart/`, stands
     /// for all the operations named so up to their last slash that are not listed themselves. None by
@@ -185,6 +189,29 @@ pub struct BudgetConfig {
     pub reserve: f64,
 }
 
+/// The settings of [`Throttling`](crate::Throttling): tokens, of which a failed attempt takes one.
+///
+/// ```
+/// use portcullis_retry::ThrottlingConfig;
+///
+/// // Retries stop once some 10 % of the attempts fail.
+/// let throttling = ThrottlingConfig::new(10, 0.1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
+#[non_exhaustive]
+pub struct ThrottlingConfig {
+    /// Tokens there are at first, and at most. There are retries while more than half of them are left.
+    /// From 1 to 1000.
+    pub max_tokens: u32,
+    /// The part of a token that each success gives back. At least 0.001; further decimals are ignored.
+    pub token_ratio: f64,
+}
+
 // ===== impl RetryConfig =====
 
 impl Default for RetryConfig {
@@ -195,13 +222,14 @@ impl Default for RetryConfig {
             jitter: Jitter::default(),
             max_hint: Duration::from_secs(60),
             budget: Some(BudgetConfig::default()),
+            throttling: None,
             operations: BTreeMap::new(),
         }
     }
 }
 
 impl RetryConfig {
-    /// Checks every field, those of the budget and of the operations included.
+    /// Checks every field, those of the budget, of the throttling and of the operations included.
     ///
     /// # Errors
     ///
@@ -212,6 +240,7 @@ impl RetryConfig {
             let set = self.of(operation);
             set.validate().map_err(|invalid| invalid.within(format!("operation `{name}`")))?;
         }
+        self.throttling.as_ref().map_or(Ok(()), ThrottlingConfig::validate)?;
         self.budget.as_ref().map_or(Ok(()), BudgetConfig::validate)
     }
 
@@ -331,6 +360,43 @@ impl Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self::exponential(initial(), max())
+    }
+}
+
+// ===== impl ThrottlingConfig =====
+
+impl ThrottlingConfig {
+    /// The most tokens there may be.
+    pub const MAX_TOKENS: u32 = 1_000;
+
+    /// So many tokens, and what part of one each success gives back.
+    #[must_use]
+    pub const fn new(max_tokens: u32, token_ratio: f64) -> Self {
+        Self { max_tokens, token_ratio }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its range.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        if !(1..=Self::MAX_TOKENS).contains(&self.max_tokens) {
+            let tokens = self.max_tokens;
+            return Err(Invalid::new("throttling.max_tokens", tokens, "from 1 to 1000"));
+        }
+        if !(self.token_ratio.is_finite() && self.ratio_milli() > 0) {
+            let ratio = self.token_ratio;
+            return Err(Invalid::new("throttling.token_ratio", ratio, "at least 0.001"));
+        }
+        Ok(())
+    }
+
+    /// Whole thousandths of a token.
+    pub(crate) fn ratio_milli(&self) -> u64 {
+        // What is a thousandth in decimals is just below one in binary as often as not.
+        const ROUNDING: f64 = 1e-6;
+        (self.token_ratio * 1e3 + ROUNDING) as u64
     }
 }
 

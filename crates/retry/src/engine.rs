@@ -9,7 +9,7 @@ use std::{
 use portcullis_core::{Call, Error, FaultKind, Hint, Invalid, Operations, Outcome, Reason, Replay};
 
 use crate::{
-    Budget, OperationConfig, RetryConfig, Withdrawal,
+    Budget, OperationConfig, RetryConfig, Throttling, Withdrawal,
     backoff::{CustomDelay, Delays},
     config::{Set, at_most_longest},
 };
@@ -47,8 +47,16 @@ pub struct Policy {
     rules: Rules,
     /// `None` where no operation has rules of its own, which spares a call the look at its name.
     operations: Option<Arc<Operations<Rules>>>,
-    budget: Option<Budget>,
+    brake: Brake,
     opinion: Option<OpinionFn>,
+}
+
+/// What keeps retries from amplifying an outage.
+#[derive(Clone, Debug)]
+pub(crate) enum Brake {
+    None,
+    Budget(Budget),
+    Throttling(Throttling),
 }
 
 /// What differs from operation to operation.
@@ -196,13 +204,17 @@ impl Policy {
         Ok(Self {
             rules: rules(&OperationConfig::new()),
             operations,
-            budget: config.budget.map(Budget::new).transpose()?,
+            brake: match (config.throttling, config.budget) {
+                (Some(throttling), _) => Brake::Throttling(Throttling::new(throttling)?),
+                (None, Some(budget)) => Brake::Budget(Budget::new(budget)?),
+                (None, None) => Brake::None,
+            },
             opinion: None,
         })
     }
 
-    pub(crate) fn with_budget(mut self, budget: Budget) -> Self {
-        self.budget = Some(budget);
+    pub(crate) fn with_brake(mut self, brake: Brake) -> Self {
+        self.brake = brake;
         self
     }
 
@@ -214,7 +226,19 @@ impl Policy {
     /// The budget, if there is one.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
-        self.budget.as_ref()
+        match &self.brake {
+            Brake::Budget(budget) => Some(budget),
+            Brake::None | Brake::Throttling(_) => None,
+        }
+    }
+
+    /// The throttling, if that is what there is in place of a budget.
+    #[must_use]
+    pub fn throttling(&self) -> Option<&Throttling> {
+        match &self.brake {
+            Brake::Throttling(throttling) => Some(throttling),
+            Brake::None | Brake::Budget(_) => None,
+        }
     }
 
     /// How many attempts `call` may have, the first included: the caller's word, else the settings' for
@@ -276,8 +300,16 @@ impl Policy {
     /// Notes that a first attempt is made.
     #[inline]
     pub fn first(&self) {
-        if let Some(budget) = &self.budget {
+        if let Brake::Budget(budget) = &self.brake {
             budget.deposit();
+        }
+    }
+
+    /// Notes that an attempt succeeded, as far as its head tells.
+    #[inline]
+    pub fn succeeded(&self) {
+        if let Brake::Throttling(throttling) = &self.brake {
+            throttling.succeeded();
         }
     }
 
@@ -318,8 +350,17 @@ impl Policy {
             Some(opinion) => opinion(attempt),
             None => Opinion::None,
         };
-        may_be_sent_again(replay, opinion, attempt, call)?;
-        let (delay, reason, number) = match self.same_again(attempt, call, &mut progress) {
+        let allowed = may_be_sent_again(replay, opinion, attempt, call);
+        let same = match &allowed {
+            Ok(()) => self.same_again(attempt, call, &mut progress),
+            Err(_) => None,
+        };
+        let throttled = match same {
+            None => self.failed(attempt.outcome),
+            Some(_) => Ok(()),
+        };
+        allowed?;
+        let (delay, reason, number) = match same {
             Some(Reason::Unsent { times: times @ 2.. }) => {
                 let spread = self.rules(call).delays.before(times - 1, None);
                 (spread.draw(chance()).max(UNSENT_WAIT), Reason::Unsent { times }, attempt.number)
@@ -339,12 +380,25 @@ impl Policy {
         {
             return Err(Reason::DeadlineTooClose { left, needed: delay });
         }
-        let budget = self.budget.as_ref().filter(|_| number > attempt.number);
+        throttled?;
+        let budget = self.budget().filter(|_| number > attempt.number);
         let withdrawal = budget.map(|budget| budget.withdraw(now)).transpose()?;
         // Last, for it ends whatever is still being sent of the request. A token that was withdrawn
         // in vain goes back by itself.
         let request = again(number).ok_or(Reason::NotReplayable)?;
         Ok(Some(Plan { request, attempt: number, delay, reason, progress, withdrawal }))
+    }
+
+    /// Notes that an attempt failed, where that is of consequence: another might mend it, or the peer asked
+    /// for none. Whether there may be another.
+    fn failed(&self, outcome: Outcome) -> Result<(), Reason> {
+        let Brake::Throttling(throttling) = &self.brake else { return Ok(()) };
+        let counts = outcome.replay() != Some(Replay::Forbidden) || outcome.hint() == Hint::Never;
+        // What a layer of ours refused, the peer never saw.
+        if !counts || outcome.kind() == Some(FaultKind::Rejected) {
+            return Ok(());
+        }
+        throttling.failed()
     }
 
     /// Why the same attempt is made once more, if no application can have seen it (gRFC A6, "Transparent
@@ -398,7 +452,7 @@ impl fmt::Debug for Policy {
         f.debug_struct("Policy")
             .field("rules", &self.rules)
             .field("operations", &self.operations)
-            .field("budget", &self.budget)
+            .field("brake", &self.brake)
             .field("opinion", &self.opinion.is_some())
             .finish()
     }

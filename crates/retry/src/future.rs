@@ -301,6 +301,9 @@ where
                 let result = ready!(future.as_mut().poll(cx)).map_err(Error::inner);
                 let outcome = this.core.shared().judge(&result, future.call());
                 if outcome.replay().is_none() {
+                    if outcome.is_success() {
+                        this.core.shared().policy.succeeded();
+                    }
                     return Poll::Ready(result);
                 }
                 self.as_mut().after_attempt(result, outcome)

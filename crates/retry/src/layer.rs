@@ -9,9 +9,9 @@ use tower_layer::Layer;
 
 use crate::{
     Attempt, Backoff, Budget, BudgetConfig, Jitter, OperationConfig, Opinion, Policy, Retry,
-    RetryConfig,
+    RetryConfig, Throttling, ThrottlingConfig,
     backoff::{Chance, CustomDelay},
-    engine::OpinionFn,
+    engine::{Brake, OpinionFn},
 };
 
 /// Sends a failed request again: makes [`Retry`] services.
@@ -45,7 +45,7 @@ pub struct RetryBuilder<K, C = ByResult> {
     classify: C,
     config: RetryConfig,
     custom: Option<(Duration, CustomDelay)>,
-    budget: Option<Budget>,
+    shared: Brake,
     opinion: Option<OpinionFn>,
     voice: Voice,
     seed: Option<u64>,
@@ -74,7 +74,7 @@ impl<K> RetryLayer<K> {
             classify: ByResult,
             config: RetryConfig::default(),
             custom: None,
-            budget: None,
+            shared: Brake::None,
             opinion: None,
             voice: Voice::new(LayerKind::Retry, name),
             seed: None,
@@ -99,6 +99,12 @@ impl<K, C> RetryLayer<K, C> {
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.shared.policy.budget()
+    }
+
+    /// The throttling, if that is what there is in place of a budget.
+    #[must_use]
+    pub fn throttling(&self) -> Option<&Throttling> {
+        self.shared.policy.throttling()
     }
 }
 
@@ -129,7 +135,7 @@ impl<K, C> RetryBuilder<K, C> {
     pub fn config(mut self, config: RetryConfig) -> Self {
         self.config = config;
         self.custom = None;
-        self.budget = None;
+        self.shared = Brake::None;
         self
     }
 
@@ -180,22 +186,36 @@ impl<K, C> RetryBuilder<K, C> {
     /// A budget of the layer's own with these settings. There is one with the default settings
     /// unless set.
     pub fn budget(mut self, config: BudgetConfig) -> Self {
-        self.config.budget = Some(config);
-        self.budget = None;
+        (self.config.budget, self.config.throttling) = (Some(config), None);
+        self.shared = Brake::None;
         self
     }
 
     /// A budget that other layers share.
     pub fn shared_budget(mut self, budget: Budget) -> Self {
-        self.config.budget = None;
-        self.budget = Some(budget);
+        (self.config.budget, self.config.throttling) = (None, None);
+        self.shared = Brake::Budget(budget);
         self
     }
 
-    /// No budget: an outage multiplies the load by up to `max_attempts`.
+    /// gRPC's throttling with these settings, in place of a budget.
+    pub fn throttling(mut self, config: ThrottlingConfig) -> Self {
+        (self.config.budget, self.config.throttling) = (None, Some(config));
+        self.shared = Brake::None;
+        self
+    }
+
+    /// Throttling that other layers share, in place of a budget.
+    pub fn shared_throttling(mut self, throttling: Throttling) -> Self {
+        (self.config.budget, self.config.throttling) = (None, None);
+        self.shared = Brake::Throttling(throttling);
+        self
+    }
+
+    /// No budget, and no throttling: an outage multiplies the load by up to `max_attempts`.
     pub fn no_budget(mut self) -> Self {
-        self.config.budget = None;
-        self.budget = None;
+        (self.config.budget, self.config.throttling) = (None, None);
+        self.shared = Brake::None;
         self
     }
 
@@ -246,7 +266,7 @@ impl<K, C> RetryBuilder<K, C> {
             classify,
             config: self.config,
             custom: self.custom,
-            budget: self.budget,
+            shared: self.shared,
             opinion: self.opinion,
             voice: self.voice,
             seed: self.seed,
@@ -260,7 +280,7 @@ impl<K, C> RetryBuilder<K, C> {
             classify: self.classify,
             config: self.config,
             custom: self.custom,
-            budget: self.budget,
+            shared: self.shared,
             opinion: self.opinion,
             voice: self.voice,
             seed: self.seed,
@@ -282,8 +302,8 @@ impl<K, C> RetryBuilder<K, C> {
     pub fn build(self) -> Result<RetryLayer<K, C>, Invalid> {
         let mut policy =
             Policy::with_delays(&self.config, self.custom.as_ref())?.with_opinion(self.opinion);
-        if let Some(budget) = self.budget {
-            policy = policy.with_budget(budget);
+        if !matches!(self.shared, Brake::None) {
+            policy = policy.with_brake(self.shared);
         }
         Ok(RetryLayer {
             keep: Arc::new(self.keep),

@@ -44,13 +44,15 @@ mod error;
 mod future;
 mod layer;
 mod service;
+mod throttling;
 
 pub use self::{
     budget::{Budget, Withdrawal},
-    config::{Backoff, BudgetConfig, Jitter, OperationConfig, RetryConfig},
+    config::{Backoff, BudgetConfig, Jitter, OperationConfig, RetryConfig, ThrottlingConfig},
     engine::{Attempt, Decision, Opinion, Plan, Policy, Progress, Waits},
     error::Exhausted,
     future::ResponseFuture,
     layer::{RetryBuilder, RetryLayer},
     service::Retry,
+    throttling::Throttling,
 };

@@ -1,4 +1,4 @@
-//! The budget's word under every interleaving of two or three threads.
+//! The budget's word, and the throttling's, under every interleaving of two or three threads.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg portcullis_loom" LOOM_MAX_PREEMPTIONS=2 \
@@ -10,8 +10,8 @@
 use std::time::{Duration, Instant};
 
 use loom::thread::{self, JoinHandle};
-use portcullis_core::clock;
-use portcullis_retry::{Budget, BudgetConfig};
+use portcullis_core::{Reason, clock};
+use portcullis_retry::{Budget, BudgetConfig, Throttling, ThrottlingConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -178,5 +178,71 @@ fn the_bound_holds_whoever_sends_pays_in_and_gives_back() {
         let balance = budget.balance(later);
         assert!(balance <= 1.0 && sent as f64 + balance <= 3.0, "{sent} sent, {balance} left");
         assert_eq!(budget.waiting(), 0);
+    });
+}
+
+/// What is left, in thousandths, when a retry was refused.
+fn refused_at(failed: Result<(), Reason>) -> Option<u64> {
+    match failed {
+        Err(Reason::RetriesThrottled { tokens_milli, .. }) => Some(tokens_milli),
+        _ => None,
+    }
+}
+
+#[test]
+fn failures_that_race_take_a_token_each_and_each_sees_what_it_left() {
+    loom::model(|| {
+        // Retries end where two of four are left.
+        let throttling = Throttling::new(ThrottlingConfig::new(4, 0.5)).unwrap();
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let throttling = throttling.clone();
+                thread::spawn(move || throttling.failed())
+            })
+            .collect();
+        let mut answers = vec![refused_at(throttling.failed())];
+        answers.extend(others.into_iter().map(|other| refused_at(other.join().unwrap())));
+        answers.sort_unstable();
+        assert_eq!(answers, [None, Some(1_000), Some(2_000)]);
+        assert_eq!((throttling.tokens(), throttling.allows()), (1.0, false));
+    });
+}
+
+#[test]
+fn successes_and_failures_that_race_lose_and_create_nothing() {
+    loom::model(|| {
+        let throttling = Throttling::new(ThrottlingConfig::new(4, 0.25)).unwrap();
+        throttling.failed().unwrap();
+        let succeeds = throttling.clone();
+        let succeeds = thread::spawn(move || {
+            succeeds.succeeded();
+            succeeds.succeeded();
+        });
+        let fails = throttling.clone();
+        let fails = thread::spawn(move || refused_at(fails.failed()));
+        throttling.succeeded();
+        succeeds.join().unwrap();
+        // 3 at first, and a success or more may have come before the failure.
+        let left = fails.join().unwrap();
+        assert!(left.is_none() || left == Some(2_000), "{left:?}");
+        assert_eq!(throttling.tokens(), 2.75);
+    });
+}
+
+#[test]
+fn however_many_fail_or_succeed_the_count_keeps_its_bounds() {
+    loom::model(|| {
+        let throttling = Throttling::new(ThrottlingConfig::new(1, 5.0)).unwrap();
+        let fails = throttling.clone();
+        let fails = thread::spawn(move || {
+            let _ = fails.failed();
+            let _ = fails.failed();
+        });
+        throttling.succeeded();
+        let between = throttling.tokens();
+        assert!(between == 0.0 || between == 1.0, "{between}");
+        fails.join().unwrap();
+        throttling.succeeded();
+        assert_eq!(throttling.tokens(), 1.0);
     });
 }

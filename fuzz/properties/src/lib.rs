@@ -16,6 +16,7 @@ mod rejection;
 mod request;
 mod retry_after;
 mod script;
+mod service_config;
 mod text;
 mod trace_context;
 mod watched_body;
@@ -32,6 +33,7 @@ pub use self::{
     rejection::rejection,
     request::request,
     retry_after::retry_after,
+    service_config::service_config,
     trace_context::trace_context,
     watched_body::watched_body,
 };
@@ -52,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     ("rejection", rejection),
     ("request", request),
     ("retry_after", retry_after),
+    ("service_config", service_config),
     ("trace_context", trace_context),
     ("watched_body", watched_body),
     ("x_rate_limit", x_rate_limit),

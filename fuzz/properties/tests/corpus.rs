@@ -90,6 +90,7 @@ targets! {
     rejection
     request
     retry_after
+    service_config
     trace_context
     watched_body
     x_rate_limit

@@ -177,6 +177,18 @@ impl<K, C> StackBuilder<K, C> {
         }
     }
 
+    /// Timeouts and retries as a gRPC service config has them, and calls judged as gRPC's, with the
+    /// retryable codes of the config. What is set afterwards stands above it.
+    #[cfg(feature = "service-config")]
+    pub fn service_config(
+        self,
+        config: &crate::ServiceConfig,
+    ) -> StackBuilder<K, portcullis_http::GrpcClassifier> {
+        self.total(|timeout| config.timeouts(timeout))
+            .retry(|retry| config.retries(retry))
+            .classify(config.classifier())
+    }
+
     /// Tells `observer` what every layer decides.
     pub fn observe(mut self, observer: impl Observer) -> Self {
         let observer = Arc::new(observer);
@@ -193,7 +205,8 @@ impl<K, C> StackBuilder<K, C> {
 
     /// Files under the target's name, once the stack is built, what it can be watched and steered by:
     /// [`breaker::Handles`], [`ratelimit::KeyedLimiter`], the retry
-    /// [`Budget`](portcullis_retry::Budget) and the [`Recorder`].
+    /// [`Budget`](portcullis_retry::Budget) or [`Throttling`](portcullis_retry::Throttling), and the
+    /// [`Recorder`].
     pub fn register_in(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
@@ -233,6 +246,9 @@ impl<K, C> StackBuilder<K, C> {
             registry.insert(name.clone(), stack.limit.limiters());
             if let Some(budget) = stack.retry.budget() {
                 registry.insert(name.clone(), budget.clone());
+            }
+            if let Some(throttling) = stack.retry.throttling() {
+                registry.insert(name.clone(), throttling.clone());
             }
             registry.insert(name, recorder);
         }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use portcullis_retry::{Backoff, BudgetConfig, Jitter, OperationConfig, Policy, RetryConfig};
+use portcullis_retry::{
+    Backoff, BudgetConfig, Jitter, OperationConfig, Policy, RetryConfig, Throttling,
+    ThrottlingConfig,
+};
 
 use crate::fakes::{SECOND, builder};
 
@@ -54,6 +57,20 @@ fn what_is_out_of_its_range_is_named() {
     assert_eq!(refused_budget(|b| b.reserve = -1.0), "budget.reserve");
     assert_eq!(refused_budget(|b| b.reserve = 100.1), "budget.reserve");
 
+    for (tokens, ratio, field) in [
+        (0, 0.1, "throttling.max_tokens"),
+        (1_001, 0.1, "throttling.max_tokens"),
+        (10, 0.0, "throttling.token_ratio"),
+        (10, 0.0009, "throttling.token_ratio"),
+        (10, -1.0, "throttling.token_ratio"),
+        (10, f64::NAN, "throttling.token_ratio"),
+        (10, f64::INFINITY, "throttling.token_ratio"),
+    ] {
+        let throttling = ThrottlingConfig::new(tokens, ratio);
+        assert_eq!(refused(|c| c.throttling = Some(throttling)), field);
+        assert_eq!(Throttling::new(throttling).unwrap_err().field(), field);
+    }
+
     let twice = OperationConfig::new().with_max_attempts(0);
     let invalid = builder().operation("search", twice).build().unwrap_err();
     assert_eq!(invalid.to_string(), "operation `search`: max_attempts is 0, allowed is at least 1");
@@ -80,6 +97,25 @@ fn a_policy_says_how_long_its_waits_can_be() {
         let policy = Policy::new(&config).unwrap();
         assert_eq!((policy.max_hint(), policy.longest_backoff()), (SECOND * 7, longest));
     }
+}
+
+#[test]
+fn a_layer_has_a_budget_or_throttling_and_the_last_word_counts() {
+    let throttling = ThrottlingConfig::new(10, 0.1);
+    let of = |builder: portcullis_retry::RetryBuilder<_>| {
+        let layer = builder.build().unwrap();
+        (layer.budget().is_some(), layer.throttling().is_some())
+    };
+    let budget = BudgetConfig::default;
+    assert_eq!(of(builder()), (true, false));
+    assert_eq!(of(builder().throttling(throttling)), (false, true));
+    assert_eq!(of(builder().throttling(throttling).budget(budget())), (true, false));
+    assert_eq!(of(builder().throttling(throttling).no_budget()), (false, false));
+    let shared = Throttling::new(throttling).unwrap();
+    assert_eq!(of(builder().shared_throttling(shared.clone())), (false, true));
+    assert_eq!(of(builder().shared_throttling(shared.clone()).budget(budget())), (true, false));
+    let own = portcullis_retry::Budget::new(budget()).unwrap();
+    assert_eq!(of(builder().shared_throttling(shared).shared_budget(own)), (true, false));
 }
 
 #[test]
@@ -178,6 +214,7 @@ mod files {
         let mut config = RetryConfig::default();
         config.backoff = Backoff::decorrelated(SECOND / 3, SECOND * 7);
         config.jitter = Jitter::Equal;
+        config.throttling = Some(ThrottlingConfig::new(10, 0.1));
         let hint = OperationConfig::new().with_max_hint(SECOND * 3);
         config.operations.insert("search".to_owned(), hint.with_backoff(Backoff::fixed(SECOND)));
         for budget in [None, Some(BudgetConfig::default())] {

@@ -7,6 +7,7 @@ mod budget;
 mod decide;
 mod races;
 mod reference;
+mod throttling;
 mod waits;
 
 use portcullis_testkit::effort;

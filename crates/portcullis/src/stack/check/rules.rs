@@ -159,6 +159,13 @@ impl Findings {
                     budget.capacity,
                 ),
             ),
+            None if retry.throttling().is_some() => (
+                format!("One call sends at most {attempts} requests."),
+                format!(
+                    "max_attempts is {attempts}; throttling ends the retries once too large a share \
+                     of the attempts fails.{most}"
+                ),
+            ),
             None => (
                 format!("One call sends at most {attempts} requests, and in an outage each does."),
                 format!("max_attempts is {attempts}, and there is no budget.{most}"),
@@ -294,6 +301,7 @@ impl Findings {
         let Some(retry) = settings.retry.as_ref().filter(|_| bounds.attempts > 1) else { return };
         let n = bounds.attempts;
         match retry.budget().map(|budget| *budget.config()) {
+            None if retry.throttling().is_some() => {}
             None => self.warn(
                 Part::Retry,
                 "no-budget",
