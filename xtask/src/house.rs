@@ -27,6 +27,8 @@ const LAYERS: [&str; 5] = [
 const HTTP: &str = "portcullis-http";
 const PROCESS: &str = "portcullis-process";
 const REQWEST: &str = "portcullis-reqwest";
+const SQLITE: &str = "portcullis-sqlite";
+const TRACE: &str = "portcullis-trace";
 
 /// Folders whose packages nothing depends on.
 const LEAVES: [&str; 6] = ["benches", "examples", "fuzz", "simulator", "tests", "xtask"];
@@ -107,6 +109,7 @@ fn dependencies(member: &Member, members: &[Member], found: &mut Vec<String>) {
         CORE | TESTKIT => Some(&[]),
         HTTP | PROCESS => Some(&[CORE]),
         REQWEST => Some(&[CORE, HTTP]),
+        SQLITE => Some(&[CORE, TRACE]),
         layer if LAYERS.contains(&layer) => Some(&[CORE]),
         _ => None,
     };
@@ -306,6 +309,17 @@ mod tests {
             ["portcullis-reqwest depends on portcullis-retry, which is not beneath it"]
         );
         assert_eq!(house_with(member(HTTP, "crates/http", &[CORE, REQWEST], &[])).len(), 1);
+    }
+
+    #[test]
+    fn a_store_of_traces_stands_on_core_and_trace() {
+        let sqlite =
+            |normal: &[&str]| house_with(member(SQLITE, "crates/sqlite", normal, &[TESTKIT]));
+        assert!(sqlite(&[CORE, TRACE, "rusqlite"]).is_empty());
+        assert_eq!(
+            sqlite(&[CORE, TRACE, HTTP]),
+            ["portcullis-sqlite depends on portcullis-http, which is not beneath it"]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! All are additive. `inbound`, `stack` and `tracing` are on by default.
 //!
 //! - `breaker`, `ratelimit`, `retry`, `timeout`, `trace`: the layers, each by itself.
+//! - `sqlite`: traces kept in an SQLite file.
 //! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
 //! - `process`: child processes as services.
 //! - `reqwest`: reqwest's client as a service; `reqwest-middleware`: any stack as a middleware of its.
@@ -35,6 +36,8 @@ pub use portcullis_ratelimit as ratelimit;
 pub use portcullis_reqwest as reqwest;
 #[cfg(feature = "retry")]
 pub use portcullis_retry as retry;
+#[cfg(feature = "sqlite")]
+pub use portcullis_sqlite as sqlite;
 #[cfg(feature = "timeout")]
 pub use portcullis_timeout as timeout;
 #[cfg(feature = "trace")]
@@ -95,6 +98,9 @@ mod pages {
     mod reqwest {}
     #[doc = include_str!("../../../docs/retry.md")]
     mod retry {}
+    #[cfg(feature = "sqlite")]
+    #[doc = include_str!("../../../docs/sqlite.md")]
+    mod sqlite {}
     #[doc = include_str!("../../../docs/stack.md")]
     mod stack {}
     #[doc = include_str!("../../../docs/timeout.md")]
