@@ -83,7 +83,8 @@ impl Rejection for Open {
 impl fmt::Display for Open {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        if let Some(key) = &self.key {
+        // A key that is the name says nothing more.
+        if let Some(key) = self.key.as_ref().filter(|key| **key != self.name) {
             write!(f, " [{key}]")?;
         }
         write!(f, ": {}, {}", self.refusal.state, self.refusal.reason)?;

@@ -293,6 +293,12 @@ impl<C> BreakerBuilder<C> {
 }
 
 impl<C, F> BreakerBuilder<C, KeyFn<F>> {
+    /// Finds keys another way, in place of the one so far.
+    pub fn key_by<G>(self, key: G) -> BreakerBuilder<C, KeyFn<G>> {
+        let Self { voice, config, classifier, .. } = self;
+        BreakerBuilder { voice, config, classifier, keys: KeyFn(key) }
+    }
+
     /// How many keys there is state for: at least 1.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.config.max_keys = keys;

@@ -18,6 +18,10 @@ pub trait Settle: Send + Sync + 'static {
     ///
     /// `ticket` is what the layer gave the completion.
     fn settle(&self, ticket: Ticket, end: &End<'_>);
+
+    /// The call's end has something to say besides the verdict: see [`Completion::note`]. A layer
+    /// that keeps no record has no use for it.
+    fn note(&self, _key: &'static str, _value: &str) {}
 }
 
 /// What a layer wants back with a completion: two words that mean something to it alone, such as a
@@ -172,6 +176,14 @@ impl Completion {
     #[must_use]
     pub fn call(&self) -> Option<&Call> {
         self.0.as_ref().map(|open| &open.call)
+    }
+
+    /// Tells a word of the call's end that the verdict does not hold, for a layer that keeps records:
+    /// such as a status by its own name. Before the verdict.
+    pub fn note(&self, key: &'static str, value: &str) {
+        if let Some(open) = self.0.as_ref().filter(|open| !open.muted) {
+            open.sink.note(key, value);
+        }
     }
 
     /// Reports the verdict: the call was seen to its end.

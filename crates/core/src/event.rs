@@ -252,7 +252,8 @@ pub struct Voice {
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.layer.as_str(), self.name)?;
-        if let Some(key) = self.key {
+        // A key that is the name says nothing more.
+        if let Some(key) = self.key.filter(|key| *key != self.name) {
             write!(f, " [{key}]")?;
         }
         write!(f, ": {}", self.what)

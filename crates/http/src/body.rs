@@ -206,6 +206,7 @@ where
         if let Some(outcome) = verdict
             && let Some(watching) = this.watching.take().and_then(Place::empty)
         {
+            watching.note(&polled);
             // The bodies within report the same end, and read the clock for it once.
             let ended = watching.done.call().map_or_else(clock::now, Call::ended);
             watching.done.settle_at(outcome, ended);
@@ -240,7 +241,15 @@ impl Judge {
     /// The verdict of the last frame, for which somebody may have `waited`.
     fn frame<D>(&self, frame: &Frame<D>, waited: bool) -> Outcome {
         match self.trailers.zip(frame.trailers_ref()) {
-            Some((_, trailers)) if grpc::is_ended_here(trailers) && !waited => self.on_drop,
+            // Not the server's word: a limit of a layer below ran out, on somebody who waited or who
+            // was away.
+            Some((_, trailers)) if grpc::is_ended_here(trailers) => {
+                if waited {
+                    Outcome::timeout()
+                } else {
+                    self.on_drop
+                }
+            }
             Some((table, trailers)) => table.trailers(trailers).unwrap_or(self.at_end),
             None => self.at_end,
         }
@@ -350,6 +359,15 @@ impl Watching {
         match self.judge.trailers {
             Some(_) => Ok(Frame::trailers(grpc::deadline_exceeded(&error.to_string()))),
             None => Err(error),
+        }
+    }
+
+    /// Tells what the last frame says besides the verdict.
+    fn note<D>(&self, last: &Option<Result<Frame<D>, Error>>) {
+        if let (Some(_), Some(Ok(frame))) = (self.judge.trailers, last)
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            grpc::note_status(trailers, &self.done);
         }
     }
 

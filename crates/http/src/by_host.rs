@@ -1,6 +1,6 @@
 //! Requests, counted by the host they go to.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, Request, Uri, header, uri::Scheme};
 use portcullis_core::Key;
@@ -23,6 +23,26 @@ use portcullis_core::Key;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByHost;
 
+/// As [`ByHost`], but with a key of one's choice for requests that name no host.
+///
+/// Such are those of a client that is for one target from the start and adds the host by itself, like
+/// tonic's channel: what goes through it has one key then, and that may well be the target's name.
+///
+/// ```
+/// use http::Request;
+/// use portcullis_core::Key;
+/// use portcullis_http::ByHostOr;
+///
+/// let request = |uri: &str| Request::get(uri).body(()).unwrap();
+/// let key = ByHostOr::new("payments");
+/// assert_eq!(key.key(&request("/shop.Orders/Place")), "payments");
+/// assert_eq!(key.key(&request("http://other.internal/")), "other.internal");
+/// ```
+#[derive(Clone, Debug)]
+pub struct ByHostOr {
+    otherwise: Arc<str>,
+}
+
 // ===== impl ByHost =====
 
 impl<B> Key<Request<B>> for ByHost {
@@ -44,6 +64,24 @@ pub(crate) fn of<'r>(uri: &'r Uri, host: Option<&'r HeaderValue>) -> Cow<'r, str
     match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Cow::Owned(host.to_ascii_lowercase()),
         false => host,
+    }
+}
+
+// ===== impl ByHostOr =====
+
+impl ByHostOr {
+    /// The key of a request that names no host.
+    pub fn new(otherwise: impl Into<Arc<str>>) -> Self {
+        Self { otherwise: otherwise.into() }
+    }
+}
+
+impl<B> Key<Request<B>> for ByHostOr {
+    fn key<'r>(&'r self, req: &'r Request<B>) -> Cow<'r, str> {
+        match ByHost.key(req) {
+            host if host.is_empty() => Cow::Borrowed(&*self.otherwise),
+            host => host,
+        }
     }
 }
 

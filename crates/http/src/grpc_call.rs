@@ -141,9 +141,12 @@ where
             return call.enter_unread(|| self.inner.call(req));
         }
         let limit = req.headers().get(&GRPC_TIMEOUT).and_then(parse_grpc_timeout);
-        let deadline = limit.map(|limit| clock::after(call.now(), limit));
-        let call = self.layer.named(call, req.uri().path()).with_deadline(deadline);
-        call.enter_unread(|| self.inner.call(req))
+        let named = self.layer.named(call, req.uri().path());
+        let Some(limit) = limit else { return named.enter_unread(|| self.inner.call(req)) };
+        // The layers below take this for the call's beginning, so the limit is to them what it says.
+        let now = named.now();
+        let call = named.with_deadline(clock::after(now, limit));
+        call.enter(now, || self.inner.call(req))
     }
 }
 

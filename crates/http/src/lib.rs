@@ -53,7 +53,7 @@ pub mod trace_context;
 pub use self::{
     answered::Answered,
     body::Body,
-    by_host::ByHost,
+    by_host::{ByHost, ByHostOr},
     classify::HttpClassifier,
     grpc::{GRPC_STATUS, GrpcClassifier, GrpcCodes, GrpcRetryable, is_grpc},
     grpc_call::{GrpcCall, GrpcCallLayer, grpc_method},

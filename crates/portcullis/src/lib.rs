@@ -47,8 +47,9 @@ pub use portcullis_trace as trace;
 pub use self::service_config::ServiceConfig;
 #[cfg(feature = "stack")]
 pub use self::stack::{
-    DescribeHttp, Finding, HttpStack, Inspect, Part, Preset, Report, ResponseBody, Severity, Stack,
-    StackBuilder, check_order,
+    DescribeHttp, Finding, GrpcOutermost, GrpcResponseBody, GrpcStack, GrpcStackBuilder, HttpStack,
+    Inspect, Part, Preset, Report, ResponseBody, Rewrap, Severity, Stack, StackBuilder,
+    check_order,
 };
 
 /// What most programs that use Portcullis name.
@@ -85,6 +86,8 @@ mod pages {
     mod breaker {}
     #[doc = include_str!("../../../docs/core.md")]
     mod core {}
+    #[doc = include_str!("../../../docs/grpc.md")]
+    mod grpc {}
     #[doc = include_str!("../../../docs/http.md")]
     mod http {}
     #[doc = include_str!("../../../docs/inbound.md")]

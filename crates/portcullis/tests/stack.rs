@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{Full, combinators::UnsyncBoxBody};
 use portcullis::{
-    ByResult, Event, HttpStack, Outcome, Preset, Registry, ResponseBody, Stack, StackBuilder,
-    State, What,
+    ByResult, Error, Event, GrpcResponseBody, GrpcStack, HttpStack, Outcome, Preset, Registry,
+    ResponseBody, Stack, StackBuilder, State, What,
     breaker::{BreakerLayer, Handle, Handles, Mode},
     http::{GrpcClassifier, HttpClassifier, PropagateLayer},
     ratelimit::KeyedLimiter,
@@ -145,8 +145,66 @@ async fn the_stack_keeps_towers_contract() {
     contract::Suite::with(request, Response::default, layered).run().await;
 }
 
+/// A body as a client of gRPC has it.
+type Boxed = UnsyncBoxBody<Bytes, Error>;
+type GrpcInner = ScriptedService<Request<Boxed>, Response<Body>>;
+
+fn grpc_request() -> Request<Boxed> {
+    let request = Request::post("/shop.Orders/Place").header("content-type", "application/grpc");
+    request.body(Boxed::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_stack_keeps_towers_contract() {
+    let layered =
+        |inner: GrpcInner| Stack::production("shop").grpc(Boxed::new).build().unwrap().layer(inner);
+    // Its settings keep retries out: they are another suite's business.
+    let succeeding = || {
+        let mut response = Response::new(Body::default());
+        response.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
+        response
+    };
+    contract::Suite::with(grpc_request, succeeding, layered).run().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_stack_answers_refusals_and_keeps_what_was_set_before() {
+    let registry = Registry::new();
+    let stack: GrpcStack<Boxed> = Stack::production("shop")
+        .breaker(|breaker| breaker.consecutive_failures(2))
+        .retry(|retry| retry.max_attempts(1))
+        .limit(|limit| limit.rate(3, Duration::from_secs(60)).burst(3).max_wait(Duration::ZERO))
+        .register_in(&registry)
+        .grpc(Boxed::new)
+        .build()
+        .unwrap();
+    let inner = GrpcInner::respond_with(|_, _| {
+        let mut response = Response::new(Body::default());
+        response.headers_mut().insert("grpc-status", HeaderValue::from_static("14"));
+        Step::Ok(response)
+    });
+    let journal = inner.journal();
+    let service = stack.layer(inner);
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let response: Response<GrpcResponseBody<Body>> =
+            service.clone().oneshot(grpc_request()).await.unwrap();
+        seen.push(response.headers()["grpc-status"].to_str().unwrap().to_owned());
+    }
+    // Two of the server's, one of the breaker's, one of the limit's.
+    assert_eq!(seen, ["14", "14", "14", "8"]);
+    assert_eq!(journal.calls(), 2);
+    let breaker = registry.get::<Handles>("shop").unwrap().get("shop").unwrap();
+    assert_eq!(breaker.state(), State::Open);
+    assert_eq!(stack.check().max_attempts, 1);
+}
+
 #[test]
 fn a_stack_goes_where_layers_go() {
+    assert_clone::<GrpcStack<Boxed>>();
+    assert_send::<GrpcStack<Boxed>>();
+    assert_sync::<GrpcStack<Boxed>>();
+    assert_send::<GrpcResponseBody<Body>>();
     assert_clone::<HttpStack>();
     assert_send::<HttpStack>();
     assert_sync::<HttpStack>();

@@ -81,7 +81,8 @@ impl Rejection for Limited {
 impl fmt::Display for Limited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        if let Some(key) = &self.key {
+        // A key that is the name says nothing more.
+        if let Some(key) = self.key.as_ref().filter(|key| ***key != *self.name) {
             write!(f, " [{key}]")?;
         }
         write!(f, ": {}", self.reason)?;

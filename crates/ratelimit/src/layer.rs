@@ -339,6 +339,12 @@ impl<C, K, M, F, G, H> RateLimitBuilder<C, K, M, Rules<F, G, H>> {
 }
 
 impl<C, F, M, W> RateLimitBuilder<C, KeyFn<F>, M, W> {
+    /// Finds the first limit's keys another way, in place of the one so far.
+    pub fn key_by<G>(self, key: G) -> RateLimitBuilder<C, KeyFn<G>, M, W> {
+        let Self { own, classifier, more, rules, .. } = self;
+        RateLimitBuilder { own, classifier, first: KeyFn(key), more, rules }
+    }
+
     /// How many keys there is state for: at least 1.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.own = self.own.max_keys(keys);

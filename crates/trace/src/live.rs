@@ -473,6 +473,10 @@ impl Settle for Live {
             }
         }
     }
+
+    fn note(&self, key: &'static str, value: &str) {
+        self.attribute(key, value);
+    }
 }
 
 impl Drop for Live {

@@ -252,9 +252,10 @@ impl Waterfall<'_> {
                 let _ = write!(teller, " {}", event.name);
             }
             let known = |key: &str| {
-                of.is_some_and(|of| {
-                    [&of.target, &of.key].into_iter().any(|it| it.as_deref() == Some(key))
-                })
+                key == &*event.name
+                    || of.is_some_and(|of| {
+                        [&of.target, &of.key].into_iter().any(|it| it.as_deref() == Some(key))
+                    })
             };
             if let Some(key) = event.key.as_deref().filter(|key| !known(key)) {
                 let _ = write!(teller, " [{key}]");

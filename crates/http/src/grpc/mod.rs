@@ -34,6 +34,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Without a status, the HTTP status decides; without that, it is UNKNOWN. A call whose body is dropped
 /// before its status is cancelled, or timed out if its deadline passed while somebody waited for more.
 ///
+/// A status that is not OK stands in the trace as `grpc.status`.
+///
 /// What may be sent again is set [for all](Self::retryable), or [by method](Self::retryable_for). A code
 /// that is listed there is a failure to retry, and what the table says to all other layers: an ABORTED
 /// that is tried again opens no breaker.
@@ -77,6 +79,27 @@ mod code {
     pub(super) const DATA_LOSS: u8 = 15;
     pub(super) const UNAUTHENTICATED: u8 = 16;
 }
+
+/// All codes by name.
+const NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 
 /// Trailers that say a deadline ran out, for a body that is ended here.
 pub(crate) fn deadline_exceeded(message: &str) -> HeaderMap {
@@ -122,6 +145,14 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Tells the records a status that is not OK by its name. To a breaker many of them are successes.
+pub(crate) fn note_status(headers: &HeaderMap, done: &Completion) {
+    let name = status(headers).and_then(|(code, _)| NAMES.get(usize::from(code)));
+    if let Some(name) = name.filter(|name| **name != NAMES[0]) {
+        done.note("grpc.status", name);
+    }
+}
+
 // ===== impl GrpcClassifier =====
 
 impl GrpcClassifier {
@@ -139,7 +170,8 @@ impl GrpcClassifier {
         self
     }
 
-    /// Which codes of a method may be sent again. The method is told by the name of the call's operation:
+    /// Which codes of a method may be sent again. The method is told by the name of the call's operation,
+    /// which [`GrpcCallLayer`](crate::GrpcCallLayer) finds, or the caller says:
     /// `call::with().name("shop.Cart/Add")`. A name that ends in a slash, `shop.Cart/`, stands for all the
     /// service's methods that have no rule of their own.
     #[must_use]
@@ -312,6 +344,7 @@ where
     ) -> Result<Self::Response, Error> {
         match result {
             Ok(response) => {
+                note_status(response.headers(), &done);
                 let judge = self.table.judge(&response);
                 Ok(response.map(|body| Body::watched(body, judge, done)))
             }

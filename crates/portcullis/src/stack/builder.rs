@@ -4,13 +4,17 @@ use std::{fmt, sync::Arc};
 
 use portcullis_breaker::{self as breaker, BreakerBuilder, BreakerLayer};
 use portcullis_core::{Invalid, Observer, Registry};
-use portcullis_http::{ByHost, CloneBody, HttpClassifier, PropagateLayer};
+use portcullis_http::{
+    BufferBody, ByHost, ByHostOr, CloneBody, GrpcCallLayer, GrpcClassifier, HttpClassifier,
+    PropagateLayer, RejectionsLayer, ReplayBody,
+};
 use portcullis_ratelimit::{self as ratelimit, RateLimitBuilder, RateLimitLayer};
 use portcullis_retry::{RetryBuilder, RetryLayer};
 use portcullis_timeout::{TimeoutBuilder, TimeoutLayer};
 use portcullis_trace::{Recorder, TraceBuilder, TraceConfig, TraceLayer};
+use tower_layer::Identity;
 
-use super::{DescribeHttp, HttpStack, Preset, Stack};
+use super::{DescribeHttp, GrpcOutermost, Preset, Rewrap, Stack};
 
 /// A [`Stack`] in the making. Begin one with [`Stack::production`], [`Stack::staging`] or
 /// [`Stack::development`].
@@ -34,15 +38,16 @@ use super::{DescribeHttp, HttpStack, Preset, Stack};
 /// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build`"]
-pub struct StackBuilder<K = CloneBody, C = HttpClassifier> {
+pub struct StackBuilder<K = CloneBody, C = HttpClassifier, By = ByHost, Outermost = Identity> {
     name: Arc<str>,
+    outermost: Outermost,
     trace: TraceBuilder<C, DescribeHttp>,
     recorder: Option<Recorder>,
     traces: TraceConfig,
     total: TimeoutBuilder<C>,
     retry: RetryBuilder<K, C>,
-    limit: LimitBuilder<C>,
-    breaker: HostBreakerBuilder<C>,
+    limit: LimitBuilder<C, By>,
+    breaker: KeyedBreakerBuilder<C, By>,
     attempt: TimeoutBuilder<C>,
     propagate: PropagateLayer,
     observers: Observers,
@@ -53,8 +58,24 @@ pub struct StackBuilder<K = CloneBody, C = HttpClassifier> {
 #[derive(Default)]
 struct Observers(Vec<Arc<dyn Observer>>);
 
-type LimitBuilder<C> = RateLimitBuilder<C, ratelimit::KeyFn<ByHost>>;
-type HostBreakerBuilder<C> = BreakerBuilder<C, breaker::KeyFn<ByHost>>;
+/// A [`StackBuilder`] of a [`GrpcStack`](super::GrpcStack): see [`StackBuilder::grpc`].
+pub type GrpcStackBuilder<B, Out = B> =
+    StackBuilder<BufferBody<Rewrap<B, Out>>, GrpcClassifier, ByHostOr, GrpcOutermost>;
+
+/// What [`StackBuilder::build`] makes of its parts.
+type Built<K, C, By, O> = Stack<
+    TraceLayer<C, DescribeHttp>,
+    TimeoutLayer<C>,
+    RetryLayer<K, C>,
+    RateLimitLayer<C, ratelimit::ByKey<By>>,
+    BreakerLayer<C, breaker::ByKey<By>>,
+    TimeoutLayer<C>,
+    PropagateLayer,
+    O,
+>;
+
+type LimitBuilder<C, By> = RateLimitBuilder<C, ratelimit::KeyFn<By>>;
+type KeyedBreakerBuilder<C, By> = BreakerBuilder<C, breaker::KeyFn<By>>;
 
 // ===== impl StackBuilder =====
 
@@ -65,6 +86,7 @@ impl StackBuilder {
         let name: Arc<str> = name.into();
         let timeout = || TimeoutLayer::builder(name.clone()).classify(http.clone());
         Self {
+            outermost: Identity::new(),
             trace: TraceLayer::builder(name.clone()).describe(DescribeHttp).classify(http.clone()),
             recorder: None,
             traces: preset.trace(),
@@ -88,6 +110,56 @@ impl StackBuilder {
 }
 
 impl<K, C> StackBuilder<K, C> {
+    /// Makes it a stack for gRPC, in front of tonic's channel or of any other client of gRPC over
+    /// HTTP/2. What was set so far stays, but for the way calls are judged and requests are kept.
+    ///
+    /// `wrap` puts a body that is kept while it is sent into the client's own type: for tonic,
+    /// `tonic::body::Body::new`.
+    ///
+    /// - Calls are judged by their status, by [`GrpcClassifier`].
+    /// - Requests are kept by [`BufferBody`], up to 64 KiB; longer ones are sent once.
+    /// - [`GrpcCallLayer`] makes the method the operation, and `grpc-timeout` the deadline.
+    /// - [`RejectionsLayer`] stands outermost: a refusal reaches the caller as a status, with its code,
+    ///   its message and a pushback. Other errors of the client are handed up as they are.
+    /// - Requests that name no host, such as those of tonic's channel, share one breaker and one limit,
+    ///   under the stack's name. A channel is for one target: that is its breaker, though it balances
+    ///   between many servers.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+    /// use portcullis::{Error, GrpcStack, Invalid, Stack};
+    ///
+    /// type Body = UnsyncBoxBody<Bytes, Error>; // tonic's is tonic::body::Body
+    ///
+    /// fn greeter() -> Result<GrpcStack<Body>, Invalid> {
+    ///     Stack::production("greeter").grpc(Body::new).build()
+    /// }
+    /// # greeter().unwrap();
+    /// ```
+    pub fn grpc<B, Out>(self, wrap: fn(ReplayBody<B>) -> Out) -> GrpcStackBuilder<B, Out> {
+        let by_name = ByHostOr::new(self.name.clone());
+        let grpc =
+            self.keep(BufferBody::new(wrap as Rewrap<B, Out>)).classify(GrpcClassifier::new());
+        StackBuilder {
+            outermost: tower_layer::Stack::new(GrpcCallLayer::new(), RejectionsLayer::new()),
+            name: grpc.name,
+            trace: grpc.trace,
+            recorder: grpc.recorder,
+            traces: grpc.traces,
+            total: grpc.total,
+            retry: grpc.retry,
+            limit: grpc.limit.key_by(by_name.clone()),
+            breaker: grpc.breaker.key_by(by_name),
+            attempt: grpc.attempt,
+            propagate: grpc.propagate,
+            observers: grpc.observers,
+            registry: grpc.registry,
+        }
+    }
+}
+
+impl<K, C, By, O> StackBuilder<K, C, By, O> {
     /// Sets the total timeout.
     pub fn total(mut self, set: impl FnOnce(TimeoutBuilder<C>) -> TimeoutBuilder<C>) -> Self {
         self.total = set(self.total);
@@ -101,7 +173,7 @@ impl<K, C> StackBuilder<K, C> {
     }
 
     /// Sets the rate limits, one for each host.
-    pub fn limit(mut self, set: impl FnOnce(LimitBuilder<C>) -> LimitBuilder<C>) -> Self {
+    pub fn limit(mut self, set: impl FnOnce(LimitBuilder<C, By>) -> LimitBuilder<C, By>) -> Self {
         self.limit = set(self.limit);
         self
     }
@@ -109,7 +181,7 @@ impl<K, C> StackBuilder<K, C> {
     /// Sets the breakers, one for each host.
     pub fn breaker(
         mut self,
-        set: impl FnOnce(HostBreakerBuilder<C>) -> HostBreakerBuilder<C>,
+        set: impl FnOnce(KeyedBreakerBuilder<C, By>) -> KeyedBreakerBuilder<C, By>,
     ) -> Self {
         self.breaker = set(self.breaker);
         self
@@ -142,8 +214,9 @@ impl<K, C> StackBuilder<K, C> {
 
     /// Keeps requests another way, for clients whose body is not `Clone`: see
     /// [`BufferBody`](portcullis_http::BufferBody).
-    pub fn keep<K2>(self, keep: K2) -> StackBuilder<K2, C> {
+    pub fn keep<K2>(self, keep: K2) -> StackBuilder<K2, C, By, O> {
         StackBuilder {
+            outermost: self.outermost,
             name: self.name,
             trace: self.trace,
             recorder: self.recorder,
@@ -160,8 +233,9 @@ impl<K, C> StackBuilder<K, C> {
     }
 
     /// Judges calls another way, in every layer alike.
-    pub fn classify<C2: Clone>(self, classify: C2) -> StackBuilder<K, C2> {
+    pub fn classify<C2: Clone>(self, classify: C2) -> StackBuilder<K, C2, By, O> {
         StackBuilder {
+            outermost: self.outermost,
             name: self.name,
             trace: self.trace.classify(classify.clone()),
             recorder: self.recorder,
@@ -183,7 +257,7 @@ impl<K, C> StackBuilder<K, C> {
     pub fn service_config(
         self,
         config: &crate::ServiceConfig,
-    ) -> StackBuilder<K, portcullis_http::GrpcClassifier> {
+    ) -> StackBuilder<K, portcullis_http::GrpcClassifier, By, O> {
         self.total(|timeout| config.timeouts(timeout))
             .retry(|retry| config.retries(retry))
             .classify(config.classifier())
@@ -218,7 +292,7 @@ impl<K, C> StackBuilder<K, C> {
     ///
     /// The first setting that is out of its range, with the part it belongs to; nothing is registered
     /// then.
-    pub fn build(self) -> Result<HttpStack<K, C>, Invalid> {
+    pub fn build(self) -> Result<Built<K, C, By, O>, Invalid> {
         let Self { name, registry, .. } = &self;
         let (name, registry) = (name.clone(), registry.clone());
         let at = |part: &'static str| {
@@ -233,6 +307,7 @@ impl<K, C> StackBuilder<K, C> {
             propagate.with_observer(name.clone(), observer)
         });
         let stack = Stack {
+            outermost: self.outermost,
             trace: self.trace.recorder(&recorder).build().map_err(at("trace"))?,
             total: self.total.build().map_err(at("total"))?,
             retry: self.retry.build().map_err(at("retry"))?,

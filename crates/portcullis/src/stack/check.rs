@@ -66,6 +66,8 @@ pub enum Severity {
 pub enum Part {
     /// [`RejectionsLayer`](portcullis_http::RejectionsLayer).
     Rejections,
+    /// [`GrpcCallLayer`](portcullis_http::GrpcCallLayer).
+    GrpcCall,
     /// [`TraceLayer`](portcullis_trace::TraceLayer).
     Trace,
     /// A [`TimeoutLayer`](portcullis_timeout::TimeoutLayer) of whole calls.
@@ -90,7 +92,7 @@ const MARGIN: usize = 9;
 
 // ===== impl Stack =====
 
-impl<Tr, T, R, Li, B, A, P> Stack<Tr, T, R, Li, B, A, P>
+impl<Tr, T, R, Li, B, A, P, O> Stack<Tr, T, R, Li, B, A, P, O>
 where
     Tr: Inspect,
     T: Inspect,
@@ -225,6 +227,7 @@ impl Part {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rejections => "rejections",
+            Self::GrpcCall => "grpc call",
             Self::Trace => "trace",
             Self::Total => "total timeout",
             Self::Retry => "retry",

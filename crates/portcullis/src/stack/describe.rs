@@ -1,4 +1,4 @@
-//! What an HTTP call is about.
+//! What an HTTP or gRPC call is about.
 
 use http::Request;
 use portcullis_core::Key;
@@ -16,6 +16,10 @@ pub struct DescribeHttp;
 impl<B> Describe<Request<B>> for DescribeHttp {
     fn describe(&self, req: &Request<B>, about: &mut About<'_>) {
         let grpc = is_grpc(req.headers()).then(|| grpc_method(req.uri().path())).flatten();
-        about.operation(grpc.unwrap_or(req.method().as_str())).target(&ByHost.key(req));
+        about.operation(grpc.unwrap_or(req.method().as_str()));
+        let host = ByHost.key(req);
+        if !host.is_empty() {
+            about.target(&host);
+        }
     }
 }

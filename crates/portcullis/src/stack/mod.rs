@@ -6,7 +6,10 @@ mod describe;
 mod preset;
 
 use portcullis_breaker::{self as breaker, BreakerLayer};
-use portcullis_http::{Body, ByHost, CloneBody, HttpClassifier, PropagateLayer};
+use portcullis_http::{
+    Body, BufferBody, ByHost, ByHostOr, CloneBody, GrpcCallLayer, GrpcClassifier, HttpClassifier,
+    PropagateLayer, RejectionsBody, RejectionsLayer, ReplayBody,
+};
 use portcullis_ratelimit::{self as ratelimit, RateLimitLayer};
 use portcullis_retry::RetryLayer;
 use portcullis_timeout::TimeoutLayer;
@@ -14,7 +17,7 @@ use portcullis_trace::TraceLayer;
 use tower_layer::{Identity, Layer};
 
 pub use self::{
-    builder::StackBuilder,
+    builder::{GrpcStackBuilder, StackBuilder},
     check::{Finding, Inspect, Part, Report, Severity, check_order},
     describe::DescribeHttp,
     preset::Preset,
@@ -57,7 +60,8 @@ pub use self::{
 /// Every part can be set through the [builder](StackBuilder), and replaced by any other layer
 /// through `with_…`, or left out through `without_…`.
 #[derive(Clone, Debug)]
-pub struct Stack<Trace, Total, Retry, Limit, Breaker, Attempt, Propagate> {
+pub struct Stack<Trace, Total, Retry, Limit, Breaker, Attempt, Propagate, Outermost = Identity> {
+    outermost: Outermost,
     trace: Trace,
     total: Total,
     retry: Retry,
@@ -81,6 +85,29 @@ pub type HttpStack<K = CloneBody, C = HttpClassifier> = Stack<
 /// The body of a response that has come through an [`HttpStack`].
 pub type ResponseBody<B> = Body<Body<Body<Body<B>>>>;
 
+/// A [`Stack`] for gRPC, as [`StackBuilder::grpc`] begins it: from requests of body `B` to those of
+/// body `Out`, which the client takes. For tonic both are `tonic::body::Body`.
+pub type GrpcStack<B, Out = B> = Stack<
+    TraceLayer<GrpcClassifier, DescribeHttp>,
+    TimeoutLayer<GrpcClassifier>,
+    RetryLayer<BufferBody<Rewrap<B, Out>>, GrpcClassifier>,
+    RateLimitLayer<GrpcClassifier, ratelimit::ByKey<ByHostOr>>,
+    BreakerLayer<GrpcClassifier, breaker::ByKey<ByHostOr>>,
+    TimeoutLayer<GrpcClassifier>,
+    PropagateLayer,
+    GrpcOutermost,
+>;
+
+/// Puts a body that is kept while it is sent into the client's own type.
+pub type Rewrap<B, Out = B> = fn(ReplayBody<B>) -> Out;
+
+/// What stands outermost in a [`GrpcStack`]: refusals become statuses, and within that the call takes
+/// its operation and its deadline from the request.
+pub type GrpcOutermost = tower_layer::Stack<GrpcCallLayer, RejectionsLayer>;
+
+/// The body of a response that has come through a [`GrpcStack`].
+pub type GrpcResponseBody<B> = RejectionsBody<ResponseBody<B>>;
+
 // ===== impl Stack =====
 
 impl HttpStack {
@@ -102,7 +129,12 @@ impl HttpStack {
     }
 }
 
-impl<Tr, T, R, Li, B, A, P> Stack<Tr, T, R, Li, B, A, P> {
+impl<Tr, T, R, Li, B, A, P, O> Stack<Tr, T, R, Li, B, A, P, O> {
+    /// What stands outside of the trace layer: nothing in an [`HttpStack`].
+    pub const fn outermost(&self) -> &O {
+        &self.outermost
+    }
+
     /// The trace layer.
     pub const fn trace(&self) -> &Tr {
         &self.trace
@@ -134,79 +166,86 @@ impl<Tr, T, R, Li, B, A, P> Stack<Tr, T, R, Li, B, A, P> {
     }
 
     /// Another layer in place of the trace layer.
-    pub fn with_trace<L>(self, trace: L) -> Stack<L, T, R, Li, B, A, P> {
-        let Self { total, retry, limit, breaker, attempt, propagate, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_trace<L>(self, trace: L) -> Stack<L, T, R, Li, B, A, P, O> {
+        let Self { outermost, total, retry, limit, breaker, attempt, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the total timeout.
-    pub fn with_total<L>(self, total: L) -> Stack<Tr, L, R, Li, B, A, P> {
-        let Self { trace, retry, limit, breaker, attempt, propagate, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_total<L>(self, total: L) -> Stack<Tr, L, R, Li, B, A, P, O> {
+        let Self { outermost, trace, retry, limit, breaker, attempt, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the retries.
-    pub fn with_retry<L>(self, retry: L) -> Stack<Tr, T, L, Li, B, A, P> {
-        let Self { trace, total, limit, breaker, attempt, propagate, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_retry<L>(self, retry: L) -> Stack<Tr, T, L, Li, B, A, P, O> {
+        let Self { outermost, trace, total, limit, breaker, attempt, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the rate limit.
-    pub fn with_limit<L>(self, limit: L) -> Stack<Tr, T, R, L, B, A, P> {
-        let Self { trace, total, retry, breaker, attempt, propagate, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_limit<L>(self, limit: L) -> Stack<Tr, T, R, L, B, A, P, O> {
+        let Self { outermost, trace, total, retry, breaker, attempt, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the breaker, such as one that several stacks share.
-    pub fn with_breaker<L>(self, breaker: L) -> Stack<Tr, T, R, Li, L, A, P> {
-        let Self { trace, total, retry, limit, attempt, propagate, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_breaker<L>(self, breaker: L) -> Stack<Tr, T, R, Li, L, A, P, O> {
+        let Self { outermost, trace, total, retry, limit, attempt, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the timeout of each attempt.
-    pub fn with_attempt<L>(self, attempt: L) -> Stack<Tr, T, R, Li, B, L, P> {
-        let Self { trace, total, retry, limit, breaker, propagate, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_attempt<L>(self, attempt: L) -> Stack<Tr, T, R, Li, B, L, P, O> {
+        let Self { outermost, trace, total, retry, limit, breaker, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// Another layer in place of the one that tells the server what the call knows.
-    pub fn with_propagate<L>(self, propagate: L) -> Stack<Tr, T, R, Li, B, A, L> {
-        let Self { trace, total, retry, limit, breaker, attempt, .. } = self;
-        Stack { trace, total, retry, limit, breaker, attempt, propagate }
+    pub fn with_propagate<L>(self, propagate: L) -> Stack<Tr, T, R, Li, B, A, L, O> {
+        let Self { outermost, trace, total, retry, limit, breaker, attempt, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
+    }
+
+    /// Another layer in place of what stands outside of the trace layer, such as the
+    /// [`RejectionsLayer`] that answers refusals by responses.
+    pub fn with_outermost<L>(self, outermost: L) -> Stack<Tr, T, R, Li, B, A, P, L> {
+        let Self { trace, total, retry, limit, breaker, attempt, propagate, .. } = self;
+        Stack { outermost, trace, total, retry, limit, breaker, attempt, propagate }
     }
 
     /// No traces.
-    pub fn without_trace(self) -> Stack<Identity, T, R, Li, B, A, P> {
+    pub fn without_trace(self) -> Stack<Identity, T, R, Li, B, A, P, O> {
         self.with_trace(Identity::new())
     }
 
     /// No total timeout.
-    pub fn without_total(self) -> Stack<Tr, Identity, R, Li, B, A, P> {
+    pub fn without_total(self) -> Stack<Tr, Identity, R, Li, B, A, P, O> {
         self.with_total(Identity::new())
     }
 
     /// No retries.
-    pub fn without_retry(self) -> Stack<Tr, T, Identity, Li, B, A, P> {
+    pub fn without_retry(self) -> Stack<Tr, T, Identity, Li, B, A, P, O> {
         self.with_retry(Identity::new())
     }
 
     /// No rate limit.
-    pub fn without_limit(self) -> Stack<Tr, T, R, Identity, B, A, P> {
+    pub fn without_limit(self) -> Stack<Tr, T, R, Identity, B, A, P, O> {
         self.with_limit(Identity::new())
     }
 
     /// No breaker.
-    pub fn without_breaker(self) -> Stack<Tr, T, R, Li, Identity, A, P> {
+    pub fn without_breaker(self) -> Stack<Tr, T, R, Li, Identity, A, P, O> {
         self.with_breaker(Identity::new())
     }
 
     /// No timeout of each attempt.
-    pub fn without_attempt(self) -> Stack<Tr, T, R, Li, B, Identity, P> {
+    pub fn without_attempt(self) -> Stack<Tr, T, R, Li, B, Identity, P, O> {
         self.with_attempt(Identity::new())
     }
 }
 
-impl<S, Tr, T, R, Li, B, A, P> Layer<S> for Stack<Tr, T, R, Li, B, A, P>
+impl<S, Tr, T, R, Li, B, A, P, O> Layer<S> for Stack<Tr, T, R, Li, B, A, P, O>
 where
     P: Layer<S>,
     A: Layer<P::Service>,
@@ -215,12 +254,13 @@ where
     R: Layer<Li::Service>,
     T: Layer<R::Service>,
     Tr: Layer<T::Service>,
+    O: Layer<Tr::Service>,
 {
-    type Service = Tr::Service;
+    type Service = O::Service;
 
-    fn layer(&self, inner: S) -> Tr::Service {
+    fn layer(&self, inner: S) -> O::Service {
         let inner = self.attempt.layer(self.propagate.layer(inner));
         let inner = self.retry.layer(self.limit.layer(self.breaker.layer(inner)));
-        self.trace.layer(self.total.layer(inner))
+        self.outermost.layer(self.trace.layer(self.total.layer(inner)))
     }
 }

@@ -80,7 +80,7 @@ const BUFFER: Pair = warning(
 );
 
 fn pair(outer: Part, inner: Part) -> Option<Pair> {
-    use Part::{Attempt, Breaker, Limit, Propagate, Rejections, Retry, Total, Trace};
+    use Part::{Attempt, Breaker, GrpcCall, Limit, Propagate, Rejections, Retry, Total, Trace};
     Some(match (outer, inner) {
         (Retry, Retry) => warning(
             "retry-in-retry",
@@ -155,6 +155,11 @@ fn pair(outer: Part, inner: Part) -> Option<Pair> {
             "layer-outside-trace",
             "What that layer decides is in no trace.",
             "Put the trace layer outside of all that decide.",
+        ),
+        (Trace | Total | Retry | Limit | Breaker | Attempt, GrpcCall) => warning(
+            "layer-outside-grpc-call",
+            "That layer knows neither the call's method nor the deadline of its grpc-timeout.",
+            "Put the gRPC call layer outside of all but rejections.",
         ),
         (Retry | Breaker | Limit, Rejections) => warning(
             "layer-outside-rejections",
