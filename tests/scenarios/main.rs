@@ -8,6 +8,7 @@ mod clocks;
 mod dropped;
 mod errors;
 mod failures;
+mod grpc;
 mod inbound;
 mod interop;
 mod refused;

@@ -1,0 +1,99 @@
+//! Connections that are refused, reset or left, and streams that are refused.
+
+use std::net::SocketAddr;
+
+use h2::Reason;
+use http::HeaderValue;
+use portcullis::{call, http::GRPC_PREVIOUS_RPC_ATTEMPTS};
+use tokio::net::TcpListener;
+use tonic::Code;
+
+use super::{
+    kit::{Ear, Heard, client, guarded, stack},
+    raw::{Play, Raw, Reply, leaving},
+    wire::ask,
+};
+
+/// Calls what is there, as idempotent if it is; the answer or the status's code, and what was heard.
+async fn call_at(addr: SocketAddr, idempotent: bool) -> (Result<String, Code>, Heard) {
+    let ear = Ear::default();
+    let stack = stack().observe(ear.clone()).build().unwrap();
+    let mut client = client(&stack, addr);
+    let say = client.say(ask("hello"));
+    let answer = guarded(async {
+        match idempotent {
+            true => call::with().idempotent().run(say).await,
+            false => say.await,
+        }
+    })
+    .await;
+    assert_eq!(stack.retry().budget().unwrap().waiting(), 0);
+    let answer = answer.map(|answer| answer.into_inner().text).map_err(|status| status.code());
+    (answer, ear.heard())
+}
+
+fn good() -> Play {
+    Play::Reply(Reply::trailers(&[("grpc-status", "0")]).message("fine"))
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let (answer, heard) = call_at(addr, false).await;
+    assert_eq!(answer, Err(Code::Unavailable));
+    assert_eq!(heard.attempts, ["failure (connect)"; 3]);
+    assert_eq!(heard.calls, ["failure (connect)"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_tried_again_only_where_that_does_no_harm() {
+    for play in [
+        Play::Close,
+        Play::GoAway(Reason::INTERNAL_ERROR),
+        // It names our stream as one that it may have processed.
+        Play::GoAway(Reason::NO_ERROR),
+        Play::Reset(Reason::INTERNAL_ERROR),
+        Play::Reset(Reason::ENHANCE_YOUR_CALM),
+    ] {
+        let server = Raw::playing(vec![play.clone(), good()]).await;
+        let (answer, heard) = call_at(server.addr(), false).await;
+        assert!(answer.is_err(), "{play:?}");
+        assert_eq!((heard.attempts, server.requests()), (vec!["failure (other)".into()], 1));
+
+        let server = Raw::playing(vec![play.clone(), good()]).await;
+        let (answer, heard) = call_at(server.addr(), true).await;
+        assert_eq!(answer.as_deref(), Ok("fine"), "{play:?}: {heard:?}");
+        assert_eq!(heard.attempts, ["failure (other)", "success"], "{play:?}");
+        assert_eq!(server.requests(), 2);
+    }
+}
+
+#[tokio::test]
+async fn what_a_leaving_server_did_not_process_is_sent_again() {
+    let server = Raw::playing(vec![good()]).await;
+    let (addr, _tasks) = leaving(2, server.addr()).await;
+    let (answer, heard) = call_at(addr, false).await;
+    assert_eq!(answer.as_deref(), Ok("fine"), "{heard:?}");
+    assert_eq!(heard.attempts, ["failure (other)", "failure (other)", "success"]);
+    assert_eq!(heard.calls, ["success"]);
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_again_once_as_the_same_attempt_and_then_as_another() {
+    let refused = || Play::Reset(Reason::REFUSED_STREAM);
+    let server = Raw::playing(vec![refused(), refused(), good()]).await;
+    let (answer, heard) = call_at(server.addr(), false).await;
+    assert_eq!(answer.as_deref(), Ok("fine"));
+    assert_eq!(heard.attempts, ["failure (other)", "failure (other)", "success"]);
+    let before = |nth| server.head(nth).headers.get(GRPC_PREVIOUS_RPC_ATTEMPTS).cloned();
+    assert_eq!([0, 1, 2].map(before), [None, None, Some(HeaderValue::from(1))]);
+
+    // Three attempts, and the one that cost none.
+    let server = Raw::playing(vec![refused()]).await;
+    let (answer, heard) = call_at(server.addr(), false).await;
+    assert_eq!((answer, server.requests()), (Err(Code::Unavailable), 4));
+    assert_eq!(heard.attempts, ["failure (other)"; 4]);
+    assert_eq!(heard.calls, ["failure (other)"]);
+}
