@@ -25,6 +25,8 @@ const LAYERS: [&str; 5] = [
     "portcullis-trace",
 ];
 const HTTP: &str = "portcullis-http";
+/// The one crate that has types of OpenTelemetry in its interface.
+const OTEL: &str = "portcullis-otel";
 const PROCESS: &str = "portcullis-process";
 const REQWEST: &str = "portcullis-reqwest";
 const SQLITE: &str = "portcullis-sqlite";
@@ -126,6 +128,11 @@ fn dependencies(member: &Member, members: &[Member], found: &mut Vec<String>) {
             found.push(format!("{name} depends on {TESTKIT} outside its tests"));
         }
     }
+    if member.is_crate() && name != OTEL {
+        for dependency in member.normal.iter().filter(|other| speaks_telemetry(other)) {
+            found.push(format!("{name} depends on {dependency}, which only {OTEL} may"));
+        }
+    }
     if name == CORE || LAYERS.contains(&name.as_str()) {
         for dependency in member.normal.iter().filter(|dependency| speaks_http(dependency)) {
             found.push(format!("{name} depends on {dependency}, and knows no HTTP"));
@@ -147,6 +154,14 @@ fn furnishings(member: &Member, found: &mut Vec<String>) {
     if !manifest.inherits("package.license") && manifest.get("package.license").is_none() {
         found.push(format!("{name} has no license"));
     }
+}
+
+/// Whether a dependency's types are those of OpenTelemetry, or of Prometheus.
+fn speaks_telemetry(dependency: &str) -> bool {
+    ["opentelemetry", "prometheus"].iter().any(|family| {
+        let rest = dependency.strip_prefix(family);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_']))
+    })
 }
 
 /// Whether a dependency is of the HTTP family.
@@ -320,6 +335,20 @@ mod tests {
             sqlite(&[CORE, TRACE, HTTP]),
             ["portcullis-sqlite depends on portcullis-http, which is not beneath it"]
         );
+    }
+
+    #[test]
+    fn opentelemetry_is_in_one_crate_and_where_nothing_depends_on_it() {
+        for foreign in ["opentelemetry", "opentelemetry_sdk", "opentelemetry-otlp", "prometheus"] {
+            assert!(house_with(member(OTEL, "crates/otel", &[CORE, foreign], &[])).is_empty());
+            assert!(
+                house_with(member("gauntlet", "examples/gauntlet", &[foreign], &[])).is_empty()
+            );
+            assert_eq!(
+                house_with(member("portcullis-retry", "crates/retry", &[CORE, foreign], &[])),
+                [format!("portcullis-retry depends on {foreign}, which only portcullis-otel may")]
+            );
+        }
     }
 
     #[test]

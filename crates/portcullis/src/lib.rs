@@ -13,6 +13,7 @@
 //! - `inbound`: the layer of a server whose handlers call out.
 //! - `service-config`: stacks with the settings of a gRPC service config.
 //! - `tracing`: the [`Tracing`] observer.
+//! - `otel`: OpenTelemetry metrics and spans; with `otlp` by OTLP, with `prometheus` as text.
 //! - `serde`: settings that read from files.
 
 #[cfg(feature = "inbound")]
@@ -28,6 +29,8 @@ pub use portcullis_core::*;
 pub use portcullis_breaker as breaker;
 #[cfg(feature = "http")]
 pub use portcullis_http as http;
+#[cfg(feature = "otel")]
+pub use portcullis_otel as otel;
 #[cfg(feature = "process")]
 pub use portcullis_process as process;
 #[cfg(feature = "ratelimit")]
@@ -95,6 +98,9 @@ mod pages {
     #[cfg(feature = "process")]
     #[doc = include_str!("../../../docs/process.md")]
     mod process {}
+    #[cfg(all(feature = "otlp", feature = "prometheus"))]
+    #[doc = include_str!("../../../docs/opentelemetry.md")]
+    mod opentelemetry {}
     #[doc = include_str!("../../../docs/ratelimit.md")]
     mod ratelimit {}
     #[doc = include_str!("../../../docs/reqwest.md")]

@@ -1,0 +1,132 @@
+//! Bounded words for what failed, and why.
+
+use std::borrow::Cow;
+
+use portcullis_core::{FaultKind, Outcome, Reason};
+
+use crate::names::OTHER;
+
+/// How a call ended, as a metric's attribute.
+pub(crate) fn outcome(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Success | Outcome::Ignored => "success",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Throttled(_) => "throttled",
+        Outcome::Failure(fault) => match fault.kind {
+            FaultKind::Timeout => "timeout",
+            FaultKind::Rejected => "rejected",
+            _ => "error",
+        },
+    }
+}
+
+/// A failure as the value of `error.type`: of HTTP the status, of gRPC its name.
+pub(crate) fn error_type(kind: FaultKind) -> Cow<'static, str> {
+    match kind {
+        FaultKind::Connect => "connect".into(),
+        FaultKind::Timeout => "timeout".into(),
+        FaultKind::Body => "body".into(),
+        FaultKind::Rejected => "rejected".into(),
+        FaultKind::Status(code @ 100..=599) => code.to_string().into(),
+        FaultKind::Grpc(code) => grpc_status(code).into(),
+        _ => OTHER.into(),
+    }
+}
+
+/// The name of a gRPC status (gRPC, "Status codes and their use"); what is none is `UNKNOWN`.
+pub(crate) fn grpc_status(code: u8) -> &'static str {
+    const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    NAMES.get(usize::from(code)).copied().unwrap_or("UNKNOWN")
+}
+
+/// Why no other attempt follows.
+pub(crate) fn gave_up(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::NotRetryable => "not_retryable",
+        Reason::NotIdempotent => "not_idempotent",
+        Reason::NotReplayable => "not_replayable",
+        Reason::AttemptsUsed { .. } => "attempts_used",
+        Reason::RefusedBelow => "refused_below",
+        Reason::ReadinessFailed => "readiness_failed",
+        Reason::RetryDisabled => "disabled",
+        Reason::BudgetSpent { .. } => "budget_spent",
+        Reason::DeadlineTooClose { .. } => "deadline",
+        Reason::HintNever => "hint_never",
+        Reason::HintTooLong { .. } => "hint_too_long",
+        _ => OTHER,
+    }
+}
+
+/// A host and its port, where it is written behind it.
+pub(crate) fn host_and_port(host: &str) -> (&str, Option<u16>) {
+    let plain = |host: &str| !host.contains(':') || host.starts_with('[') && host.ends_with(']');
+    match host.rsplit_once(':') {
+        Some((name, port)) if plain(name) => match port.parse() {
+            Ok(port) => (name, Some(port)),
+            Err(_) => (host, None),
+        },
+        _ => (host, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_core::{Replay, Throttle};
+
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        assert_eq!(host_and_port("a.test:81"), ("a.test", Some(81)));
+        assert_eq!(host_and_port("a.test"), ("a.test", None));
+        assert_eq!(host_and_port("[::1]:81"), ("[::1]", Some(81)));
+        assert_eq!(host_and_port("[::1]"), ("[::1]", None));
+        assert_eq!(host_and_port("::1"), ("::1", None));
+        assert_eq!(host_and_port("a.test:http"), ("a.test:http", None));
+        assert_eq!(host_and_port(""), ("", None));
+    }
+
+    #[test]
+    fn words_for_failures_are_bounded() {
+        assert_eq!(error_type(FaultKind::Status(503)), "503");
+        assert_eq!(error_type(FaultKind::Status(999)), OTHER);
+        assert_eq!(error_type(FaultKind::Grpc(14)), "UNAVAILABLE");
+        assert_eq!(error_type(FaultKind::Grpc(99)), "UNKNOWN");
+        assert_eq!(error_type(FaultKind::Other), OTHER);
+    }
+
+    #[test]
+    fn outcomes_have_the_words_of_traces_and_one_for_throttled() {
+        let throttled = Outcome::Throttled(Throttle::new(FaultKind::Status(429)));
+        let words = [
+            (Outcome::Success, "success"),
+            (Outcome::Ignored, "success"),
+            (Outcome::Cancelled, "cancelled"),
+            (throttled, "throttled"),
+            (Outcome::timeout(), "timeout"),
+            (Outcome::failure(FaultKind::Rejected, Replay::Safe), "rejected"),
+            (Outcome::failure(FaultKind::Body, Replay::Safe), "error"),
+        ];
+        for (outcome, word) in words {
+            assert_eq!(super::outcome(&outcome), word, "{outcome}");
+        }
+    }
+}
