@@ -1,8 +1,12 @@
 //! Taking traces, and forgetting them.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use portcullis_core::{SpanId, TraceId};
+use portcullis_core::{SpanId, TraceId, clock};
 use portcullis_trace::Trace;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -14,6 +18,9 @@ use crate::{
 
 /// Pages given back to the system at once. Others can write in between.
 const PAGES: i64 = 1_024;
+/// How long pages are given back before whoever waits for the store has its turn. The more are free the
+/// longer each takes.
+const STINT: Duration = Duration::from_secs(1);
 /// Traces forgotten at once, of a day that alone takes too much; at the least.
 const FORGOTTEN: usize = 64;
 
@@ -123,13 +130,15 @@ pub(crate) fn shrink(conn: &mut Connection, max_bytes: u64) -> Result<(), Troubl
 }
 
 /// Gives free pages back to the system if they are many: more than a quarter of the file. Fewer are
-/// soon used again, and to move what is behind them would cost more than it saves.
+/// soon used again, and to move what is behind them would cost more than it saves. What is not done in
+/// one stint is left for the next time.
 pub(crate) fn give_back(conn: &Connection) -> Result<(), Trouble> {
     let mut free: i64 = schema::pragma(conn, "freelist_count")?;
     if free * 4 <= schema::pragma::<i64>(conn, "page_count")? {
         return Ok(());
     }
-    while free > 0 {
+    let begun = clock::now();
+    while free > 0 && clock::now().saturating_duration_since(begun) < STINT {
         // Each step frees one page; a statement that is not stepped to its end has done almost nothing.
         let mut vacuum = conn.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
         let mut steps = vacuum.query([])?;

@@ -115,6 +115,10 @@ fn the_file_becomes_smaller_when_most_of_it_is_free() {
         store.put(batch).unwrap();
     }
     assert_eq!(store.delete_older_than(clock::wall() - DAY).unwrap(), 1000);
+    // On a slow machine it is not done at once.
+    for _ in 0..50 {
+        store.expire(clock::wall()).unwrap();
+    }
     drop(store);
     let size = fs::metadata(folder.path()).unwrap().len();
     assert!(size < 200 << 10, "{size}");
