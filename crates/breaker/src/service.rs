@@ -111,7 +111,7 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let call = Call::current();
+        let call = Call::here();
         let now = call.now();
         let admission = self.select.with(&req, &call, |handle| match self.readied {
             Readied::Inner => handle.enter(&call, now),

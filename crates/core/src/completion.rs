@@ -112,7 +112,8 @@ impl Completion {
         Self(Some(Open {
             sink,
             ticket,
-            call,
+            // It may be with the response's body, outside of every scope.
+            call: call.held(),
             started,
             head: None,
             watch: Watch::default(),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Call, FaultKind, Outcome, Phase, Reason, Rejection};
+use crate::{Call, FaultKind, Label, Outcome, Phase, Reason, Rejection};
 
 /// Something a layer decided or saw.
 #[derive(Clone, Copy, Debug)]
@@ -244,6 +244,8 @@ pub trait Observer: Send + Sync + 'static {
 pub struct Voice {
     layer: LayerKind,
     name: Arc<str>,
+    /// The name once more, for records, unless it is too long.
+    label: Option<Label>,
     observers: Option<Arc<[Arc<dyn Observer>]>>,
 }
 
@@ -460,13 +462,15 @@ impl Voice {
     /// The voice of a layer nobody listens to yet.
     #[must_use]
     pub fn new(layer: LayerKind, name: impl Into<Arc<str>>) -> Self {
-        Self { layer, name: name.into(), observers: None }
+        let name = name.into();
+        Self { layer, label: Label::new(&name), name, observers: None }
     }
 
     /// The same voice under another name.
     #[must_use]
     pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = name.into();
+        self.label = Label::new(&self.name);
         self
     }
 
@@ -484,11 +488,18 @@ impl Voice {
         &self.name
     }
 
+    /// The same to be copied, unless it is too long.
+    #[must_use]
+    #[inline]
+    pub fn label(&self) -> Option<Label> {
+        self.label
+    }
+
     /// Whether anybody listens to what concerns `call`.
     #[must_use]
     #[inline]
     pub fn is_heard(&self, call: &Call) -> bool {
-        self.observers.is_some() || call.observer().is_some() || call.record().is_some()
+        self.observers.is_some() || call.observer().is_some() || call.is_recorded()
     }
 
     /// Tells of what concerns `call`. `what` is only made if somebody listens.
@@ -514,14 +525,19 @@ impl Voice {
     // Not inlined, to keep the path of who is not heard short; not cold, for with a record all are.
     #[inline(never)]
     fn speak(&self, event: &Event<'_>) {
+        if self.observers.is_some() || event.call.orders().is_some() {
+            self.speak_to_observers(event);
+        }
+        event.call.note(event, self.label);
+    }
+
+    #[inline(never)]
+    fn speak_to_observers(&self, event: &Event<'_>) {
         for observer in self.observers.iter().flat_map(|all| all.iter()) {
             observer.on_event(event);
         }
         if let Some(observer) = event.call.observer() {
             observer.on_event(event);
-        }
-        if let Some(record) = event.call.record() {
-            record.on_event(event);
         }
     }
 }

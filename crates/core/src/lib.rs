@@ -35,6 +35,7 @@ mod judged;
 mod keep;
 mod key;
 mod keyed;
+mod label;
 #[cfg(feature = "serde")]
 pub mod off;
 mod operations;
@@ -61,9 +62,10 @@ pub use self::{
     keep::{ByClone, Cloned, Keep, Kept},
     key::Key,
     keyed::Keyed,
+    label::Label,
     operations::Operations,
     outcome::{Fault, FaultKind, Hint, Outcome, ProcessFault, Replay, Throttle},
     reason::Reason,
     registry::Registry,
-    trace::{ParseIdError, Record, RemoteTrace, SpanId, TraceContext, TraceId},
+    trace::{ParseIdError, Record, RemoteTrace, Sheet, SpanId, TraceContext, TraceId},
 };

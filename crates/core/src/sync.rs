@@ -20,6 +20,22 @@ pub mod atomic {
     pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
+/// A local of each thread: of loom's, where there are those.
+macro_rules! local {
+    ($(#[$doc:meta])* static $name:ident: $kept:ty = $first:expr;) => {
+        #[cfg(not(portcullis_loom))]
+        std::thread_local! {
+            $(#[$doc])*
+            static $name: $kept = const { $first };
+        }
+        #[cfg(portcullis_loom)]
+        loom::thread_local! {
+            static $name: $kept = $first;
+        }
+    };
+}
+pub(crate) use local;
+
 /// A mutual exclusion that does not poison: a panic under it leaves the value as it was, and the
 /// next to lock carries on.
 ///

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Event, Observer};
+use crate::{Event, Label, Observer};
 
 /// The identity of a trace: 128 bits, not all zero (W3C Trace Context, "trace-id").
 ///
@@ -55,9 +55,26 @@ pub trait Record: Observer + Any {
     fn context(&self) -> TraceContext;
 
     /// The `tracestate` to hand on.
-    fn state(&self) -> Option<&str> {
+    fn state(&self) -> Option<Arc<str>> {
         None
     }
+}
+
+/// The record of a call that one thread runs right now. It [lies](crate::call::lay) there, and is
+/// written without a lock.
+pub trait Sheet: Any + Send {
+    /// Where the call stands in its trace.
+    fn context(&self) -> TraceContext;
+
+    /// The `tracestate` to hand on.
+    fn state(&self) -> Option<Arc<str>>;
+
+    /// Takes note of an event. `teller` is its name once more, unless that is too long.
+    fn note(&mut self, event: &Event<'_>, teller: Option<Label>);
+
+    /// Who keeps the record wherever it is told of: for what outlives the poll it began in, such as a
+    /// response's body or a task.
+    fn share(&mut self) -> Arc<dyn Record>;
 }
 
 // ===== impl TraceId =====
@@ -190,8 +207,8 @@ impl Record for RemoteTrace {
         self.context
     }
 
-    fn state(&self) -> Option<&str> {
-        self.state.as_deref()
+    fn state(&self) -> Option<Arc<str>> {
+        self.state.clone()
     }
 }
 
@@ -278,7 +295,7 @@ mod tests {
         call.in_scope(async {
             let attempt = Call::current().with_attempt(2);
             assert_eq!(attempt.trace(), Some(context()));
-            assert_eq!(attempt.tracestate(), Some("vendor=1"));
+            assert_eq!(attempt.tracestate().as_deref(), Some("vendor=1"));
         })
         .await;
     }

@@ -87,7 +87,7 @@ impl<F> fmt::Debug for Answered<F> {
 impl Telling {
     /// What will be told of a request; `None` if nobody wants to know.
     pub(crate) fn of<B>(voice: &Arc<Voice>, req: &Request<B>) -> Option<Self> {
-        let call = Call::current();
+        let call = Call::here();
         if !voice.is_heard(&call) {
             return None;
         }

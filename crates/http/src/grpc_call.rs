@@ -136,7 +136,7 @@ where
     }
 
     fn call(&mut self, req: Request<B>) -> Self::Future {
-        let call = Call::current();
+        let call = Call::here();
         if !is_grpc(req.headers()) {
             return call.enter_unread(|| self.inner.call(req));
         }

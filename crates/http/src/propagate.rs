@@ -96,7 +96,7 @@ impl PropagateLayer {
     }
 
     fn write(&self, headers: &mut HeaderMap) {
-        let call = Call::current();
+        let call = Call::here();
         write_trace(&call, headers);
         let left = call.deadline().map(|at| at.saturating_duration_since(call.now()));
         if let (Some(name), Some(left)) = (&self.timeout, left) {
@@ -159,7 +159,7 @@ fn write_trace(call: &Call, headers: &mut HeaderMap) {
     headers.insert(trace_context::TRACEPARENT, trace_context::traceparent(&context));
     // One that stood beside another parent says nothing of this one.
     headers.remove(trace_context::TRACESTATE);
-    if let Some(state) = call.tracestate().and_then(trace_context::tracestate) {
+    if let Some(state) = call.tracestate().as_deref().and_then(trace_context::tracestate) {
         headers.insert(trace_context::TRACESTATE, state);
     }
 }

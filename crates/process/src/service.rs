@@ -159,7 +159,7 @@ impl<T> Shared<T> {
             let span_id = context.span_id.of_attempt(call.attempt());
             command.env(TRACEPARENT, traceparent(&TraceContext { span_id, ..context }));
             match call.tracestate() {
-                Some(state) => command.env(TRACESTATE, state),
+                Some(state) => command.env(TRACESTATE, &*state),
                 // One that this program was started with says nothing of this trace.
                 None => command.env_remove(TRACESTATE),
             };

@@ -116,7 +116,7 @@ impl KeyedLimiter {
     /// forgotten as long as somebody has it.
     #[must_use]
     pub fn limiter(&self, key: &str) -> Limiter {
-        self.limiter_for(key, &Call::current())
+        self.limiter_for(key, &Call::here())
     }
 
     /// The limit of a key, if it has one.
@@ -182,7 +182,7 @@ impl KeyedLimiter {
     /// [`Limited`], which says when it could, or that it never can if the cost is above the burst.
     pub fn try_acquire_n(&self, key: &str, cost: u32) -> Result<Charge, Limited> {
         let Map { shared, overflow, .. } = &*self.map;
-        let call = Call::current();
+        let call = Call::here();
         let mut now = call.now();
         let quota = &shared.quota;
         let take = |now| {

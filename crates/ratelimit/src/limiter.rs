@@ -127,7 +127,7 @@ impl Limiter {
     /// [`Limited`], which says when it could, or that it never can if the cost is above the burst.
     #[inline]
     pub fn try_acquire_n(&self, cost: u32) -> Result<Charge, Limited> {
-        let call = Call::current();
+        let call = Call::here();
         let mut now = call.now();
         let mut taken = self.bucket().take(self.quota(), cost, now);
         if taken.is_err() {
@@ -175,7 +175,7 @@ impl Limiter {
     ///
     /// The charge must be one of this limit.
     pub fn settle(&self, charge: Charge, actual: u32) {
-        let call = Call::current();
+        let call = Call::here();
         let now = call.now();
         self.settle_for(charge, actual, &call, now);
     }
@@ -183,7 +183,7 @@ impl Limiter {
     /// The peer asks to be left alone for so long: until then nothing passes, then one call, and more
     /// at the full rate. A wait above `max_hint` is cut down to it.
     pub fn hint(&self, wait: Duration) {
-        let call = Call::current();
+        let call = Call::here();
         let now = call.now();
         self.hold_for(wait, &call, now);
     }

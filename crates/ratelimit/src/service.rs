@@ -77,7 +77,7 @@ where
     }
 
     fn call(&mut self, req: Req) -> Self::Future {
-        let call = Call::current();
+        let call = Call::here();
         let now = call.now();
         let cost = call.overrides().cost.unwrap_or_else(|| self.rules.cost(&req));
         let terms = Terms::new(cost, &call, self.max_wait, now);

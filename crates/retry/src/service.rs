@@ -77,7 +77,7 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let call = Call::current().with_attempt(FIRST);
+        let call = Call::here().with_attempt(FIRST);
         let Shared { policy, voice, .. } = self.core.shared();
         policy.first();
 

@@ -38,6 +38,17 @@ pub struct Plan {
     pub operation: Operation,
 }
 
+/// A [`Plan`] but for what the call it was made for knows, in half the room: it is part of a future that
+/// is moved through every layer above.
+pub(crate) struct Kept {
+    started: Instant,
+    /// Nanoseconds; so is the limit. Five hundred years are as good as more.
+    waited: u64,
+    limit: u64,
+    operation: Operation,
+    phase: Phase,
+}
+
 // ===== impl Policy =====
 
 impl Policy {
@@ -185,6 +196,40 @@ impl Plan {
     pub(crate) fn ended_by(self, until: Until) -> Self {
         Self { deadline: Some(until.at), limit: until.limit, phase: until.phase, ..self }
     }
+}
+
+// ===== impl Kept =====
+
+impl Kept {
+    /// Of a plan whose deadline the call has.
+    #[inline(always)]
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let &Plan { started, called, limit, operation, phase, .. } = plan;
+        // As a rule nobody waited: a difference of times is dear.
+        let waited = match started == called {
+            true => 0,
+            false => nanos(called.saturating_duration_since(started)),
+        };
+        Self { started, waited, limit: nanos(limit), operation, phase }
+    }
+
+    /// The plan again, of which `call` has the deadline.
+    #[inline]
+    pub(crate) fn plan(&self, call: &Call) -> Plan {
+        let &Self { started, waited, limit, operation, phase } = self;
+        let called = match waited {
+            0 => started,
+            _ => clock::after(started, Duration::from_nanos(waited)),
+        };
+        let limit = Duration::from_nanos(limit);
+        Plan { started, called, deadline: call.deadline(), limit, phase, operation }
+    }
+}
+
+#[inline]
+fn nanos(time: Duration) -> u64 {
+    let seconds = time.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(time.subsec_nanos()))
 }
 
 // ===== impl Operation =====

@@ -9,18 +9,14 @@ use std::{
 
 use pin_project_lite::pin_project;
 use portcullis_core::{
-    BoxError, Call, Classify, Elapsed, Error, Until,
+    BoxError, Call, Classify, Elapsed, Error, Label, Until,
     call::{LeftTimer, Scoped},
-};
-use smol_str::SmolStr;
-use tokio::{
-    task::coop,
-    time::{Sleep, sleep_until},
 };
 
 use crate::{
-    engine::Plan,
-    layer::{Shared, Took},
+    engine::{Kept, Plan},
+    layer::Shared,
+    timer::Timer,
 };
 
 thread_local! {
@@ -33,7 +29,6 @@ pin_project! {
     pub struct ResponseFuture<F, C> {
         #[pin]
         state: State<F>,
-        plan: Plan,
         classify: C,
         teller: Teller,
     }
@@ -42,23 +37,23 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let StateProj::Called { timer, .. } = this.state.as_mut().project()
-                && timer.is_some()
+                && timer.is_set()
             {
                 TIMER.with(LeftTimer::forget);
             }
             if let Teller::Of(_) = this.teller
                 && let Teller::Of(shared) = mem::replace(this.teller, Teller::Over)
             {
-                let call = match this.state.project() {
-                    StateProj::Called { inner, .. } => {
+                let (plan, call) = match this.state.project() {
+                    StateProj::Called { inner, kept, .. } => {
                         let call = inner.call().clone();
                         // From the inside out, as calls end: the layers below tell theirs first.
                         inner.clear();
-                        call
+                        (kept.plan(&call), call)
                     }
-                    StateProj::Refused { call } => call.clone(),
+                    StateProj::Refused { of } => (of.0, of.1.clone()),
                 };
-                drop(shared.completion(this.plan, call));
+                drop(shared.completion(&plan, call));
             }
         }
     }
@@ -70,13 +65,14 @@ pin_project! {
         Called {
             #[pin]
             inner: Scoped<F>,
-            // Made when the inner future is first found pending and no layer below left one that
+            // What the scope's call does not know of the plan.
+            kept: Kept,
+            // Set when the inner future is first found pending and no layer below left one that
             // runs out in time.
-            #[pin]
-            timer: Option<Sleep>,
+            timer: Timer,
         },
         // Its time was up before the inner service could be called: the plan says which.
-        Refused { call: Call },
+        Refused { of: Box<(Plan, Call)> },
     }
 }
 
@@ -85,7 +81,7 @@ pub(crate) enum Teller {
     /// Nobody listens, and nothing but the whole limit is to be kept. Then the call needs no more of
     /// what the services share than the name, for the error: a count of references that every thread
     /// touches would cost as much as all the rest.
-    Nobody { name: SmolStr },
+    Nobody { name: Label },
     /// What the layer's services share.
     Of(Arc<Shared>),
     /// The end is told, or handed to the classifier to be told.
@@ -96,13 +92,13 @@ pub(crate) enum Teller {
 
 impl<F, C> ResponseFuture<F, C> {
     #[inline]
-    pub(crate) fn called(inner: Scoped<F>, plan: Plan, classify: C, teller: Teller) -> Self {
-        Self { state: State::Called { inner, timer: None }, plan, classify, teller }
+    pub(crate) fn called(inner: Scoped<F>, kept: Kept, classify: C, teller: Teller) -> Self {
+        Self { state: State::Called { inner, kept, timer: Timer::default() }, classify, teller }
     }
 
     #[cold]
     pub(crate) fn refused(call: Call, plan: Plan, classify: C, teller: Teller) -> Self {
-        Self { state: State::Refused { call }, plan, classify, teller }
+        Self { state: State::Refused { of: Box::new((plan, call)) }, classify, teller }
     }
 }
 
@@ -117,8 +113,8 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (call, until) = match this.state.project() {
-            StateProj::Called { mut inner, mut timer } => {
+        let (plan, call, until) = match this.state.project() {
+            StateProj::Called { mut inner, kept, timer } => {
                 TIMER.with(LeftTimer::forget);
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {
@@ -127,49 +123,50 @@ where
                             this.classify.hand_up(Ok(response))
                         }
                         (result, _) => {
-                            finish(result, inner.call(), this.plan, this.classify, this.teller)
+                            finish(result, inner.call(), kept, this.classify, this.teller)
                         }
                     });
                 }
-                let Some(until) = this.teller.until_head(this.plan) else {
+                let plan = kept.plan(inner.call());
+                let Some(until) = this.teller.until_head(&plan) else {
                     return Poll::Pending;
                 };
-                if timer.is_none() {
+                if !timer.is_set() {
                     if TIMER.with(|timer| timer.is_left(cx, until.at, &*inner)) {
                         return Poll::Pending;
                     }
-                    timer.set(Some(sleep_until(until.at.into())));
+                    timer.set(until.at);
                 }
-                if let Some(mut timer) = timer.as_mut().as_pin_mut() {
-                    // An inner future that uses up the task's budget on every poll would otherwise
-                    // outrun its limit. The timer ends a call once, and needs no budget for that.
-                    if Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx).is_pending() {
-                        // Pinned, it lies here for as long as it is there.
-                        TIMER.with(|left| left.leave(cx, until.at, &*timer));
-                        return Poll::Pending;
-                    }
+                if timer.poll(cx).is_pending() {
+                    // It is kept here for as long as it is there.
+                    TIMER.with(|left| left.leave(cx, until.at, timer));
+                    return Poll::Pending;
                 }
                 // Dropped before the error is returned: the permits that layers below hold are back
                 // when the caller sees it. They take the drop for the timeout it is, though a head's
                 // limit runs out before the call's deadline.
                 let call = inner.call().clone();
                 inner.expire();
-                timer.set(None);
-                (call, until)
+                timer.clear();
+                (plan, call, until)
             }
-            StateProj::Refused { call } => {
-                let Some(until) = this.plan.whole() else { return Poll::Pending };
-                (call.clone(), until)
+            StateProj::Refused { of } => {
+                let Some(until) = of.0.whole() else { return Poll::Pending };
+                (of.0, of.1.clone(), until)
             }
         };
         let teller = mem::replace(this.teller, Teller::Over);
-        Poll::Ready(Err(teller.elapsed(this.plan, call, until)))
+        Poll::Ready(Err(teller.elapsed(&plan, call, until)))
     }
 }
 
 impl<F, C> fmt::Debug for ResponseFuture<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("plan", &self.plan).finish_non_exhaustive()
+        let plan = match &self.state {
+            State::Called { inner, kept, .. } => kept.plan(inner.call()),
+            State::Refused { of } => of.0,
+        };
+        f.debug_struct("ResponseFuture").field("plan", &plan).finish_non_exhaustive()
     }
 }
 
@@ -177,7 +174,7 @@ impl<F, C> fmt::Debug for ResponseFuture<F, C> {
 fn finish<Res, E, C>(
     result: Result<Res, E>,
     call: &Call,
-    plan: &Plan,
+    kept: &Kept,
     classify: &C,
     teller: &mut Teller,
 ) -> Result<C::Response, Error>
@@ -185,12 +182,12 @@ where
     E: Into<BoxError>,
     C: Classify<Res>,
 {
+    let plan = &kept.plan(call);
     match (result, mem::replace(teller, Teller::Over)) {
         (Ok(response), Teller::Of(shared)) => {
             let timed = shared.is_heard(call) || shared.policy.counts_from_head(plan);
             let head = if timed { call.ended() } else { plan.called };
-            let elapsed = head.saturating_duration_since(plan.started);
-            shared.tell_if_slow(plan.operation, call, Took { elapsed, at: head });
+            shared.tell_if_slow(plan.operation, call, plan.started, head);
             if classify.ends_at_head() {
                 shared.settle_at(plan, call, head, || classify.at_head(Ok(&response)).outcome());
                 return classify.hand_up(Ok(response));
@@ -233,7 +230,9 @@ impl Teller {
         let Until { phase, limit, .. } = until;
         match self {
             Self::Of(shared) => shared.completion(plan, call).elapsed(phase, limit),
-            Self::Nobody { name } => Error::rejected(Elapsed::new(name.as_str(), phase, limit)),
+            Self::Nobody { name } => {
+                Error::rejected(name.with(|name| Elapsed::new(name, phase, limit)))
+            }
             Self::Over => panic!("a response future was polled after it was ready"),
         }
     }

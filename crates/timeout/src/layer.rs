@@ -10,7 +10,6 @@ use portcullis_core::{
     ByResult, Call, Completion, End, How, Invalid, LayerKind, Observer, Outcome, Settle, Ticket,
     Voice, What,
 };
-use smol_str::SmolStr;
 use tower_layer::Layer;
 
 use crate::{
@@ -62,8 +61,6 @@ pub struct TimeoutBuilder<C = ByResult> {
 pub(crate) struct Shared {
     pub(crate) policy: Policy,
     voice: Voice,
-    /// The voice's name once more, for calls that take nothing else with them.
-    name: SmolStr,
 }
 
 // ===== impl TimeoutLayer =====
@@ -211,8 +208,7 @@ impl<C> TimeoutBuilder<C> {
     /// As [`TimeoutConfig::validate`].
     pub fn build(self) -> Result<TimeoutLayer<C>, Invalid> {
         let policy = Policy::new(&self.config)?;
-        let name = SmolStr::new(self.voice.name());
-        let shared = Arc::new(Shared { policy, voice: self.voice, name });
+        let shared = Arc::new(Shared { policy, voice: self.voice });
         Ok(TimeoutLayer { shared, classify: self.classify })
     }
 }
@@ -232,10 +228,11 @@ impl Shared {
     /// Who tells the end of a call. `watched` says whether its body will be held to limits.
     #[inline(always)]
     pub(crate) fn teller(self: &Arc<Self>, plan: &Plan, call: &Call, watched: bool) -> Teller {
-        if watched || self.is_heard(call) || self.policy.limits_heads(plan) {
-            Teller::Of(self.clone())
-        } else {
-            Teller::Nobody { name: self.name.clone() }
+        match self.voice.label() {
+            Some(name) if !(watched || self.is_heard(call) || self.policy.limits_heads(plan)) => {
+                Teller::Nobody { name }
+            }
+            _ => Teller::Of(self.clone()),
         }
     }
 
@@ -270,21 +267,22 @@ impl Shared {
         self.voice.is_heard(call)
     }
 
-    /// Tells of a call that took as long as `elapsed` to its head, if that is slow.
-    pub(crate) fn tell_if_slow(&self, operation: Operation, call: &Call, took: Took) {
-        if let Some(threshold) = self.policy.limits(operation).slow
-            && took.elapsed >= threshold
-        {
-            self.voice.tell(call, took.at, || What::Slow { elapsed: took.elapsed, threshold });
+    /// Tells of a call that `started` then and whose head was there `at` last, if that is slow.
+    #[inline]
+    pub(crate) fn tell_if_slow(
+        &self,
+        operation: Operation,
+        call: &Call,
+        started: Instant,
+        at: Instant,
+    ) {
+        if let Some(threshold) = self.policy.limits(operation).slow {
+            let elapsed = at.saturating_duration_since(started);
+            if elapsed >= threshold {
+                self.voice.tell(call, at, || What::Slow { elapsed, threshold });
+            }
         }
     }
-}
-
-/// How long a call took, and the moment it is known.
-#[derive(Clone, Copy)]
-pub(crate) struct Took {
-    pub(crate) elapsed: Duration,
-    pub(crate) at: Instant,
 }
 
 impl Settle for Shared {
@@ -293,18 +291,23 @@ impl Settle for Shared {
     }
 
     fn settle(&self, ticket: Ticket, end: &End<'_>) {
+        // Read as seconds and nanoseconds, a difference is dear; most calls end with their head.
         let elapsed = end.elapsed();
+        let head_after = match end.head {
+            Some(head) if head == end.ended => Some(elapsed),
+            _ => end.head_after(),
+        };
         if let How::Elapsed { phase, limit } = end.how {
             self.voice.tell(end.call, end.ended, || What::TimedOut { phase, limit, elapsed });
         }
         // A call that had a head was told as slow at that moment; its body may be a long one.
         if end.head.is_none() {
-            let took = Took { elapsed, at: end.ended };
-            self.tell_if_slow(Operation::from_word(ticket.0), end.call, took);
+            let operation = Operation::from_word(ticket.0);
+            self.tell_if_slow(operation, end.call, end.started, end.ended);
         }
         self.voice.tell(end.call, end.ended, || What::Settled {
             outcome: end.outcome,
-            head_after: end.head_after(),
+            head_after,
             elapsed,
         });
     }

@@ -53,6 +53,7 @@ pub mod engine;
 mod future;
 mod layer;
 mod service;
+mod timer;
 
 pub use portcullis_core::{Elapsed, Phase};
 

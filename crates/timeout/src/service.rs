@@ -10,7 +10,7 @@ use std::{
 use portcullis_core::{BoxError, ByResult, Call, Classify, Error, clock};
 use tower_service::Service;
 
-use crate::{future::ResponseFuture, layer::Shared};
+use crate::{engine::Kept, future::ResponseFuture, layer::Shared};
 
 /// Limits the time that calls of the inner service take. Made by
 /// [`TimeoutLayer`](crate::TimeoutLayer).
@@ -94,7 +94,7 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let call = Call::current();
+        let call = Call::here();
         let now = call.now();
         let since = self.waited.take().and_then(|waited| now.checked_sub(waited));
         let plan = self.shared.policy.plan(&call, since, now);
@@ -105,8 +105,9 @@ where
             // The inner service stays ready for another call.
             return ResponseFuture::refused(call, plan.ended_by(ran_out), classify, teller);
         }
+        let kept = Kept::of(&plan);
         let inner = call.with_deadline(plan.deadline).enter(now, || self.inner.call(req));
-        ResponseFuture::called(inner, plan, classify, teller)
+        ResponseFuture::called(inner, kept, classify, teller)
     }
 }
 

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use portcullis_core::{
-    End, Event, LayerKind, Outcome, Reason, Rejection, RejectionKind, SpanId, TraceContext, What,
+    End, Event, Label, LayerKind, Outcome, Reason, Rejection, RejectionKind, SpanId, TraceContext,
+    What,
 };
 
 use crate::{
     TraceConfig,
+    desk::Origin,
     engine::Summary,
     place::Place,
     record::{Kind, Output, Status},
@@ -19,9 +21,11 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) head: Head,
+    /// Whose it is while it is written by the future that runs the call.
+    pub(crate) origin: Origin,
     pub(crate) limits: Limits,
     pub(crate) end: Option<Finish>,
-    pub(crate) name: Option<Word>,
+    pub(crate) name: Option<Name>,
     pub(crate) operation: Option<Word>,
     pub(crate) target: Option<Word>,
     pub(crate) key: Option<Word>,
@@ -66,10 +70,17 @@ pub(crate) struct Finish {
 pub(crate) struct Note {
     pub(crate) at: Instant,
     pub(crate) layer: LayerKind,
-    pub(crate) name: Option<Word>,
+    pub(crate) name: Option<Name>,
     pub(crate) key: Option<Word>,
     pub(crate) attempt: u32,
     pub(crate) what: Noted,
+}
+
+/// A layer's name: most are short.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Name {
+    Label(Label),
+    Word(Word),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +142,7 @@ impl Buffer {
     pub(crate) fn new(head: Head, limits: Limits) -> Self {
         Self {
             head,
+            origin: Origin::Nobody,
             limits,
             end: None,
             name: None,
@@ -178,7 +190,12 @@ impl Buffer {
 
     /// Notes an event.
     #[inline]
-    pub(crate) fn note(&mut self, event: &Event<'_>, refusal: Option<Refusal>) {
+    pub(crate) fn note_with(
+        &mut self,
+        event: &Event<'_>,
+        teller: Option<Label>,
+        refusal: Option<Refusal>,
+    ) {
         match event.what {
             What::Retrying { .. } | What::Resending { .. } => self.retried = true,
             What::Slow { .. } => self.slow = true,
@@ -194,7 +211,10 @@ impl Buffer {
             self.omitted_events = self.omitted_events.saturating_add(1);
             return;
         }
-        let name = self.words.keep(event.name, longest);
+        let name = match teller {
+            Some(label) if event.name.len() <= longest => Some(Name::Label(label)),
+            _ => self.words.keep(event.name, longest).map(Name::Word),
+        };
         let key = event.key.and_then(|key| self.words.keep(key, longest));
         let what = match (event.what.detach(), refusal) {
             (Ok(what), _) => Noted::Told(what),
@@ -222,8 +242,10 @@ impl Buffer {
                 self.omitted_events = self.omitted_events.saturating_add(1);
                 continue;
             }
-            for word in [&mut note.name, &mut note.key] {
-                *word = word.and_then(|it| self.words.keep(other.words.get(it), self.limits.name));
+            let mut keep = |word| self.words.keep(other.words.get(word), self.limits.name);
+            note.key = note.key.and_then(&mut keep);
+            if let Some(Name::Word(word)) = note.name {
+                note.name = keep(word).map(Name::Word);
             }
             self.events.push(note);
         }
@@ -276,6 +298,14 @@ impl Buffer {
             summary.slow |= buffer.slow;
         }
         summary
+    }
+
+    /// A name as it was told, cut to what is kept of one.
+    pub(crate) fn name(&self, name: Option<Name>) -> Option<String> {
+        Some(match name? {
+            Name::Label(label) => label.to_string(),
+            Name::Word(word) => self.words.get(word).to_owned(),
+        })
     }
 
     pub(crate) fn word(&self, word: Option<Word>) -> Option<&str> {
@@ -386,6 +416,6 @@ mod tests {
 
     #[test]
     fn a_note_is_small() {
-        assert!(size_of::<Note>() <= 160, "{}", size_of::<Note>());
+        assert!(size_of::<Note>() <= 192, "{}", size_of::<Note>());
     }
 }

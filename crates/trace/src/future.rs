@@ -120,7 +120,10 @@ impl<F, C, O> fmt::Debug for ResponseFuture<F, C, O> {
 /// The duty to tell the record how the call ended.
 fn completion<F>(live: Option<Arc<Live>>, started: Instant, inner: &Scoped<F>) -> Completion {
     match live {
-        Some(live) => Completion::new(live, Ticket::default(), inner.call().clone(), started),
+        Some(live) => {
+            let call = inner.call().clone().with_record(live.clone());
+            Completion::new(live, Ticket::default(), call, started)
+        }
         None => Completion::none(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use portcullis_core::{ByResult, Invalid, LayerKind, Observer, Voice};
+use portcullis_core::{ByResult, Invalid, Label, LayerKind, Observer, Voice};
 use tower_layer::Layer;
 
 use crate::{CaptureFn, NoCapture, Recorder, Traced, Undescribed};
@@ -49,6 +49,8 @@ pub struct TraceBuilder<C = ByResult, D = Undescribed, O = NoCapture> {
 /// What all calls of one layer share.
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
+    /// The name once more, unless it is too long or to be cut.
+    pub(crate) label: Option<Label>,
     pub(crate) recorder: Recorder,
     /// `None` where nobody listens but the record.
     pub(crate) voice: Option<Voice>,
@@ -176,8 +178,10 @@ impl<C, D, O> TraceBuilder<C, D, O> {
             let voice = Voice::new(LayerKind::Trace, self.name.clone());
             self.observers.into_iter().fold(voice, Voice::with_observer)
         });
+        let fits = self.name.len() <= recorder.config().max_name;
+        let label = Label::new(&self.name).filter(|_| fits);
         Ok(TraceLayer {
-            shared: Arc::new(Shared { name: self.name, recorder, voice }),
+            shared: Arc::new(Shared { name: self.name, label, recorder, voice }),
             classify: self.classify,
             describe: Arc::new(self.describe),
             capture: Arc::new(self.capture),

@@ -16,9 +16,9 @@ use portcullis_core::{
 
 use crate::{
     TraceConfig,
-    buffer::{Admitted, Buffer, Family, Finish, Head, Limits, Refusal},
+    buffer::{Admitted, Buffer, Family, Finish, Head, Limits, Name, Refusal},
     describe::About,
-    desk::{self, Writing},
+    desk::{self, Alone, Origin, Writing},
     hub::Hub,
     layer::Shared,
     place::Place,
@@ -77,46 +77,69 @@ const UNREADABLE: &str = "(not kept: making it readable failed)";
 impl Live {
     /// Who keeps `call`'s record, if it is one of us.
     pub(crate) fn of(call: &Call) -> Option<Arc<Self>> {
-        let record: Arc<dyn Any + Send + Sync> = call.record()?.clone();
+        let record: Arc<dyn Any + Send + Sync> = call.record()?;
         record.downcast().ok()
     }
 
-    /// Begins the record of a call.
+    /// Begins the record of a call: the call with it, and who writes it.
     #[inline]
     pub(crate) fn call(
         shared: &Arc<Shared>,
-        outer: &Call,
+        outer: Call,
         started: Instant,
         describe: impl FnOnce(&mut About<'_>),
-    ) -> (Arc<Self>, Writing) {
+    ) -> (Call, Writing) {
         let recorder = &shared.recorder;
         let hub = recorder.hub();
-        let place = match outer.record() {
-            None => Place::new_trace(hub),
-            Some(_) => Place::within(outer, Some(recorder)),
+        let mut place = match outer.is_recorded() {
+            false => Place::new_trace(hub),
+            true => Place::within(&outer, Some(recorder)),
         };
         let head = Head::new(Kind::Call, &place, started);
-        let buffer = place.omitted_from.is_none().then(|| {
-            let mut buffer = hub.buffer(head);
-            let limits = &hub.config;
-            buffer.name = buffer.words.keep(&shared.name, limits.max_name);
-            let overrides = outer.overrides();
+        if place.omitted_from.is_some() {
+            let owner = Owner::Layer(shared.clone());
+            let live = Arc::new(Self::new(head, place, owner, Slot::Gone));
+            return (outer.with_record(live.clone()), Writing::omitted(live));
+        }
+        let mut buffer = hub.buffer(head);
+        let limits = &hub.config;
+        buffer.name = match shared.label {
+            Some(label) => Some(Name::Label(label)),
+            None => buffer.words.keep(&shared.name, limits.max_name).map(Name::Word),
+        };
+        if let Some(overrides) = outer.orders() {
             if let Some(name) = &overrides.name {
                 buffer.operation = buffer.words.keep(name, limits.max_name);
             }
             if let Some(key) = &overrides.key {
                 buffer.key = buffer.words.keep(key, limits.max_name);
             }
-            let about = &mut About::new(&mut buffer, limits.max_name);
-            if hub.guarded(|| describe(about)).is_none() {
-                // What it had said by then may be half of something.
-                (buffer.operation, buffer.target, buffer.key) = (None, None, None);
-            }
-            buffer
+        }
+        let about = &mut About::new(&mut buffer, limits.max_name);
+        if hub.guarded(|| describe(about)).is_none() {
+            // What it had said by then may be half of something.
+            (buffer.operation, buffer.target, buffer.key) = (None, None, None);
+        }
+        buffer.origin = Origin::Alone(Alone {
+            layer: shared.clone(),
+            state: place.state.take(),
+            root: place.into_root(),
         });
-        let slot = if buffer.is_some() { Slot::Out(None) } else { Slot::Gone };
-        let live = Arc::new(Self::new(head, place, Owner::Layer(shared.clone()), slot));
-        (live.clone(), Writing::new(live, buffer))
+        (outer.with_sheet(head.context.span_id), Writing::new(buffer))
+    }
+
+    /// What others tell of a call through that only its future knew of, and whose buffer that has.
+    #[cold]
+    pub(crate) fn alone(head: Head, alone: Alone) -> Arc<Self> {
+        let Alone { layer, state, root } = alone;
+        Arc::new(Self {
+            head,
+            state,
+            owner: Owner::Layer(layer),
+            root,
+            record: Mutex::new(Slot::Out(None)),
+            family: Mutex::default(),
+        })
     }
 
     /// Begins the record of a scope: under `remote`, or in the scope that `outer` is in, or as a
@@ -131,10 +154,10 @@ impl Live {
         let enclosing = if remote.is_none() { Self::of(outer) } else { None };
         let recorder = recorder.or_else(|| enclosing.as_ref()?.recorder().cloned());
         let hub = recorder.as_ref().map(Recorder::hub);
-        let place = match (remote, outer.record()) {
+        let place = match (remote, outer.is_recorded()) {
             (Some(remote), _) => Place::under(remote.context, remote.state),
-            (None, Some(_)) => Place::within(outer, recorder.as_ref()),
-            (None, None) => {
+            (None, true) => Place::within(outer, recorder.as_ref()),
+            (None, false) => {
                 Place::begin(|id| hub.is_none_or(|hub| hub.sampler.is_of_the_share(id)))
             }
         };
@@ -146,7 +169,7 @@ impl Live {
                 None => Box::new(Buffer::new(head, Limits::from(&TraceConfig::default()))),
             };
             let longest = hub.map_or(128, |hub| hub.config.max_name);
-            buffer.name = buffer.words.keep(&name, longest);
+            buffer.name = buffer.words.keep(&name, longest).map(Name::Word);
             // So that its calls, a usual number of them, make it grow no more.
             if place.is_root() {
                 family = mem::take(&mut buffer.family);
@@ -279,7 +302,7 @@ impl Live {
     }
 
     /// Does what a callback of the user's does; `None` if it panicked.
-    fn guarded<R>(&self, ask: impl FnOnce() -> R) -> Option<R> {
+    pub(crate) fn guarded<R>(&self, ask: impl FnOnce() -> R) -> Option<R> {
         match self.hub() {
             Some(hub) => hub.guarded(ask),
             None => catch_unwind(AssertUnwindSafe(ask)).ok(),
@@ -300,12 +323,6 @@ impl Live {
 
     pub(crate) fn tracestate(&self) -> Option<&Arc<str>> {
         self.state.as_ref()
-    }
-
-    /// What tells it from every other that lives.
-    #[inline]
-    pub(crate) fn place(&self) -> usize {
-        std::ptr::from_ref(self).addr()
     }
 
     /// Makes room for a child, of which this is the root.
@@ -350,7 +367,7 @@ impl Live {
     /// Writes into the record; `None` if there is none, or none any more.
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&mut Buffer) -> R) -> Option<R> {
-        match desk::write(self.place(), f) {
+        match desk::write(self.head.context.span_id, f) {
             Ok(done) => Some(done),
             Err(f) => self.with_lock(f),
         }
@@ -429,8 +446,8 @@ impl Record for Live {
         self.head.context
     }
 
-    fn state(&self) -> Option<&str> {
-        self.state.as_deref()
+    fn state(&self) -> Option<Arc<str>> {
+        self.state.clone()
     }
 }
 
@@ -446,7 +463,7 @@ impl Observer for Live {
             What::Rejected { rejection } => self.guarded(|| Refusal::of(rejection)),
             _ => None,
         };
-        self.with(|buffer| buffer.note(event, refusal));
+        self.with(|buffer| buffer.note_with(event, None, refusal));
     }
 }
 

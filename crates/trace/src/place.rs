@@ -53,7 +53,7 @@ impl Place {
     pub(crate) fn within(outer: &Call, recorder: Option<&Recorder>) -> Self {
         let Some(parent) = Live::of(outer) else {
             return match outer.record() {
-                Some(record) => Self::under(record.context(), record.state().map(Arc::from)),
+                Some(record) => Self::under(record.context(), record.state()),
                 None => Self::begin(|_| true),
             };
         };

@@ -217,7 +217,7 @@ fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
     Event {
         offset: since(start, note.at),
         layer: Cow::Borrowed(LayerKind::as_str(&note.layer)),
-        name: buffer.word(note.name).unwrap_or("…").to_owned(),
+        name: buffer.name(note.name).unwrap_or_else(|| "…".to_owned()),
         key: note.key.and_then(|key| buffer.word(Some(key))).map(str::to_owned),
         attempt: note.attempt,
         what: Cow::Borrowed(what),
@@ -259,7 +259,7 @@ fn error(buffer: &Buffer, config: &TraceConfig) -> Option<String> {
 }
 
 fn name(buffer: &Buffer) -> String {
-    buffer.word(buffer.name).unwrap_or_default().to_owned()
+    buffer.name(buffer.name).unwrap_or_default()
 }
 
 fn end_of(buffer: &Buffer) -> Finish {

@@ -76,13 +76,13 @@ where
 
     #[inline]
     fn call(&mut self, req: Req) -> Self::Future {
-        let call = Call::current();
+        let call = Call::here();
         let now = call.now();
-        let (record, mut writing) =
-            Live::call(&self.shared, &call, now, |about| self.describe.describe(&req, about));
-        let child = call.with_record(record).with_attempt(0);
+        let (child, mut writing) =
+            Live::call(&self.shared, call, now, |about| self.describe.describe(&req, about));
+        let child = child.with_attempt(0);
         if let Some(voice) = &self.shared.voice {
-            voice.tell(&child, now, || What::Started);
+            writing.run(|| voice.tell(&child, now, || What::Started));
         }
         let inner = writing.run(|| child.enter(now, || self.inner.call(req)));
         let capture = O::TAKES.then(|| self.capture.clone());

@@ -3,6 +3,7 @@
 mod operation;
 mod overrides;
 mod scope;
+mod sheet;
 mod timer;
 
 use std::{
@@ -15,9 +16,10 @@ pub use self::{
     operation::Operation,
     overrides::{Overrides, With, with},
     scope::{Scoped, expire, is_expired, poll},
+    sheet::{lay, write},
     timer::LeftTimer,
 };
-use crate::{Observer, Record, RemoteTrace, TraceContext};
+use crate::{Event, Label, Observer, Record, RemoteTrace, SpanId, TraceContext};
 
 /// What the layers a call passes through share: its deadline, the number of its attempt, the
 /// caller's overrides, and who listens.
@@ -41,22 +43,32 @@ use crate::{Observer, Record, RemoteTrace, TraceContext};
 /// # }
 /// ```
 ///
+/// The same holds between two layers: one that spawns what the layer below it answers with carries the
+/// call over, or what that layer tells is in no record.
+///
 /// The tasks of a `tokio::task::LocalSet` that is run within a call are no strangers to it: they are
 /// polled there, and start with that call.
 #[derive(Clone, Default)]
 pub struct Call {
     deadline: Option<Instant>,
-    attempt: u32,
-    /// Whether it was taken within the `call` of a layer above: see [`Call::ended`].
-    beneath: bool,
+    mark: Mark,
     company: Company,
 }
 
+/// The number of the attempt, and whether it was taken within the `call` of a layer above, for
+/// [`Call::ended`]. One word, for a call is moved right after it was made: what is written in narrow
+/// words and moved in wide ones makes a processor wait.
+#[derive(Clone, Copy, Default)]
+struct Mark(u64);
+
 /// What a call has with it, behind pointers to be small. Most calls have nothing, and then there is
 /// nothing to swap.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Company {
     orders: Option<Arc<Orders>>,
+    /// The span of who keeps the record; `None` if nobody does.
+    span: Option<SpanId>,
+    /// Who keeps it. `None` where the scope that the call is in has it: see [`Call::here`].
     record: Option<Arc<dyn Record>>,
 }
 
@@ -72,7 +84,7 @@ struct Orders {
 // ===== impl Call =====
 
 impl Call {
-    const EMPTY: Self = Self { deadline: None, attempt: 0, beneath: false, company: Company::NONE };
+    const EMPTY: Self = Self { deadline: None, mark: Mark(0), company: Company::NONE };
 
     /// An empty call: no deadline, no overrides, no listener.
     #[must_use]
@@ -84,7 +96,20 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn current() -> Self {
-        scope::current()
+        scope::here(true)
+    }
+
+    /// For layers, in their `call`: the call this task is in, which leaves the record to the layer above
+    /// if there is one.
+    ///
+    /// To hold a record costs a count of references, and most layers need none: the layer above polls
+    /// and drops their futures, with the record at hand. So what is told of this call is noted where it
+    /// runs within that layer's scope, and lost elsewhere. A clone holds the record wherever it is
+    /// made within that scope, and may be carried anywhere.
+    #[must_use]
+    #[inline(always)]
+    pub fn here() -> Self {
+        scope::here(false)
     }
 
     /// When the call must be over, the response's body included.
@@ -109,7 +134,7 @@ impl Call {
     /// Which attempt this is, from 1; 0 where no layer retries.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.mark.attempt()
     }
 
     /// What the caller ordered for this call.
@@ -135,21 +160,51 @@ impl Call {
 
     /// Who keeps this call's record, if anybody does.
     #[must_use]
+    pub fn record(&self) -> Option<Arc<dyn Record>> {
+        self.company.record()
+    }
+
+    /// Whether anybody keeps this call's record.
+    #[must_use]
     #[inline]
-    pub fn record(&self) -> Option<&Arc<dyn Record>> {
-        self.company.record.as_ref()
+    pub fn is_recorded(&self) -> bool {
+        self.company.span.is_some()
     }
 
     /// Where the call stands in a trace, if it is in one.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
-        self.company.record.as_ref().map(|record| record.context())
+        match &self.company {
+            Company { record: Some(record), .. } => Some(record.context()),
+            Company { span, .. } => scope::context((*span)?),
+        }
     }
 
     /// The `tracestate` that came with the trace.
     #[must_use]
-    pub fn tracestate(&self) -> Option<&str> {
-        self.company.record.as_ref()?.state()
+    pub fn tracestate(&self) -> Option<Arc<str>> {
+        match &self.company {
+            Company { record: Some(record), .. } => record.state(),
+            Company { span, .. } => scope::state((*span)?),
+        }
+    }
+
+    /// Tells who keeps the record.
+    #[inline]
+    pub(crate) fn note(&self, event: &Event<'_>, teller: Option<Label>) {
+        if let Some(span) = self.company.span
+            && !sheet::note(span, event, teller)
+            && let Some(record) = self.company.record()
+        {
+            record.on_event(event);
+        }
+    }
+
+    /// The same call, for whoever takes it out of the scope it is in.
+    #[inline]
+    pub(crate) fn held(mut self) -> Self {
+        self.company.hold();
+        self
     }
 
     /// The time, as the layer above read it if it is still in its `call`, read from the clock
@@ -172,7 +227,7 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn ended(&self) -> Instant {
-        scope::ended(self.beneath)
+        scope::ended(self.mark.is_beneath())
     }
 
     /// A child that must be over by `deadline`, if there is one. A child can only shorten its parent's
@@ -191,7 +246,7 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn with_attempt(mut self, number: u32) -> Self {
-        self.attempt = number;
+        self.mark = Mark::new(number, self.mark.is_beneath());
         self
     }
 
@@ -219,7 +274,18 @@ impl Call {
     #[must_use]
     #[inline]
     pub fn with_record(mut self, record: Arc<dyn Record>) -> Self {
+        self.company.span = Some(record.context().span_id);
         self.company.record = Some(record);
+        self
+    }
+
+    /// For layers that keep records: a child whose record is on the [sheet](crate::Sheet) of this span.
+    /// It is to be entered where that [lies](lay).
+    #[must_use]
+    #[inline]
+    pub fn with_sheet(mut self, span: SpanId) -> Self {
+        self.company.span = Some(span);
+        self.company.record = None;
         self
     }
 
@@ -258,7 +324,7 @@ impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("deadline", &self.deadline)
-            .field("attempt", &self.attempt)
+            .field("attempt", &self.attempt())
             .field("overrides", self.overrides())
             .field("observed", &self.observer().is_some())
             .field("trace", &self.trace())
@@ -266,13 +332,47 @@ impl fmt::Debug for Call {
     }
 }
 
+// ===== impl Mark =====
+
+impl Mark {
+    #[inline]
+    fn new(attempt: u32, beneath: bool) -> Self {
+        Self(u64::from(attempt) | u64::from(beneath) << 32)
+    }
+
+    #[inline]
+    fn attempt(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    fn is_beneath(self) -> bool {
+        self.0 >> 32 != 0
+    }
+}
+
 // ===== impl Company =====
 
 impl Company {
-    const NONE: Self = Self { orders: None, record: None };
+    const NONE: Self = Self { orders: None, span: None, record: None };
 
+    fn record(&self) -> Option<Arc<dyn Record>> {
+        self.record.clone().or_else(|| scope::record(self.span?))
+    }
+
+    /// Holds the record, if it is at hand.
+    fn hold(&mut self) {
+        if let (Some(span), None) = (self.span, &self.record) {
+            self.record = scope::record(span);
+        }
+    }
+}
+
+/// Whoever clones it may carry it anywhere.
+impl Clone for Company {
     #[inline]
-    fn is_none(&self) -> bool {
-        self.orders.is_none() && self.record.is_none()
+    fn clone(&self) -> Self {
+        let record = if self.span.is_some() { self.record() } else { None };
+        Self { orders: self.orders.clone(), span: self.span, record }
     }
 }

@@ -7,32 +7,42 @@ use std::{
     cell::{Cell, RefCell},
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Instant,
 };
 
 use pin_project_lite::pin_project;
 
-use super::{Call, Company};
-use crate::clock;
+use super::{Call, Company, Mark, Orders, sheet};
+use crate::{Record, SpanId, TraceContext, clock, sync::local};
 
 thread_local! {
     // Plain data is replaced part by part: as a whole it would be moved in wide words right after it
     // was written in narrow ones, and a processor stalls on that for longer than on all the rest.
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-    static ATTEMPT: Cell<u32> = const { Cell::new(0) };
-    /// Whether a layer above is in its `call`.
-    static BENEATH: Cell<bool> = const { Cell::new(false) };
+    /// The number of the attempt, and whether a layer above is in its `call`.
+    static MARK: Cell<Mark> = const { Cell::new(Mark(0)) };
     /// When the clock was read first in the `call` of a layer above.
     static READ_AT: Cell<Option<Instant>> = const { Cell::new(None) };
     /// When the layer below read the clock, from its answer until the next poll of anything.
     static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Set while a limit that ran out drops what it ended.
     static EXPIRED: Cell<bool> = const { Cell::new(false) };
-    /// Whether there is any company: what must be dropped with its thread is dearer to look at.
-    static ACCOMPANIED: Cell<bool> = const { Cell::new(false) };
+    /// Whether there are any orders: what must be dropped with its thread is dearer to look at.
+    static ORDERED: Cell<bool> = const { Cell::new(false) };
     // Borrowed for a copy or a swap, never while anybody else's code runs.
-    static COMPANY: RefCell<Company> = const { RefCell::new(Company::NONE) };
+    static ORDERS: RefCell<Option<Arc<Orders>>> = const { RefCell::new(None) };
+}
+
+local! {
+    /// The span of the current call's record. It lies on the desk, or else is held below.
+    static SPAN: Cell<Option<SpanId>> = Cell::new(None);
+}
+
+local! {
+    /// Borrowed as the orders are. Under a scope that has no record, one that is out of sight stays.
+    static RECORD: RefCell<Option<Arc<dyn Record>>> = RefCell::new(None);
 }
 
 pin_project! {
@@ -53,25 +63,48 @@ pin_project! {
     }
 }
 
-/// The current call of this thread.
-#[inline]
-pub(super) fn current() -> Call {
-    let mut call = Call {
-        deadline: DEADLINE.get(),
-        attempt: ATTEMPT.get(),
-        beneath: BENEATH.get(),
-        company: Company::NONE,
+/// The current call of this thread. Beneath a layer its record is left to the scope, unless it is to be
+/// `held` in any case.
+// Inlined, and made at once of what is in registers, it is made where it will lie.
+#[inline(always)]
+pub(super) fn here(held: bool) -> Call {
+    let mark = MARK.get();
+    let orders = if ORDERED.get() { orders() } else { None };
+    let (span, record) = match SPAN.with(Cell::get) {
+        Some(span) if held || !mark.is_beneath() => (Some(span), record(span)),
+        span => (span, None),
     };
-    if ACCOMPANIED.get() {
-        call.company = company();
-    }
-    call
+    let company = Company { orders, span, record };
+    Call { deadline: DEADLINE.get(), mark, company }
 }
 
+#[cold]
+fn orders() -> Option<Arc<Orders>> {
+    // While a thread ends its locals are gone: there are no orders any more.
+    ORDERS.try_with(|orders| orders.borrow().clone()).unwrap_or_default()
+}
+
+/// Who keeps the record of this span, if it is at hand.
 #[inline(never)]
-fn company() -> Company {
-    // While a thread ends its locals are gone: there is no company any more.
-    COMPANY.try_with(|company| company.borrow().clone()).unwrap_or_default()
+pub(super) fn record(span: SpanId) -> Option<Arc<dyn Record>> {
+    sheet::share(span).or_else(|| held(span))
+}
+
+/// Where the record of this span stands, if it is at hand.
+pub(super) fn context(span: SpanId) -> Option<TraceContext> {
+    sheet::with(span, |sheet| sheet.context()).or_else(|| Some(held(span)?.context()))
+}
+
+/// The `tracestate` of the record of this span, if it is at hand.
+pub(super) fn state(span: SpanId) -> Option<Arc<str>> {
+    sheet::with(span, |sheet| sheet.state()).unwrap_or_else(|| held(span)?.state())
+}
+
+fn held(span: SpanId) -> Option<Arc<dyn Record>> {
+    if SPAN.with(Cell::get) != Some(span) {
+        return None;
+    }
+    RECORD.try_with(|record| record.borrow().clone()).unwrap_or_default()
 }
 
 /// When the clock was read in the `call` of a layer above, if it was.
@@ -85,7 +118,7 @@ pub(super) fn read_at() -> Option<Instant> {
 pub(super) fn now() -> Instant {
     READ_AT.get().unwrap_or_else(|| {
         let now = clock::now();
-        if BENEATH.get() {
+        if MARK.get().is_beneath() {
             READ_AT.set(Some(now));
         }
         now
@@ -155,24 +188,26 @@ pub(super) fn within<R>(
 struct Entered<'a> {
     deadline: Option<Instant>,
     read_at: Option<Instant>,
-    attempt: u32,
-    beneath: bool,
+    mark: Mark,
+    /// Whether there were orders, and whether they changed places with the company's.
+    ordered: bool,
+    swapped_orders: bool,
+    /// Whether the record changed places with the company's.
+    swapped_record: bool,
+    span: Option<SpanId>,
     company: &'a mut Company,
 }
 
-/// Most calls have no company: then there is nothing to swap, on the way in as on the way out.
-#[inline]
-fn swap(company: &mut Company) {
-    let accompanied = !company.is_none();
-    if accompanied | ACCOMPANIED.replace(accompanied) {
-        swap_some(company);
-    }
+#[cold]
+fn swap_orders(company: &mut Company) {
+    // See `orders` for the error.
+    let _ = ORDERS.try_with(|current| mem::swap(&mut *current.borrow_mut(), &mut company.orders));
 }
 
 #[inline(never)]
-fn swap_some(company: &mut Company) {
-    // See `company` for the error.
-    let _ = COMPANY.try_with(|current| mem::swap(&mut *current.borrow_mut(), company));
+fn swap_record(company: &mut Company) {
+    // As above.
+    let _ = RECORD.try_with(|current| mem::swap(&mut *current.borrow_mut(), &mut company.record));
 }
 
 // ===== impl Entered =====
@@ -180,13 +215,33 @@ fn swap_some(company: &mut Company) {
 impl<'a> Entered<'a> {
     #[inline]
     fn new(call: &'a mut Call, beneath: bool, read_at: Option<Instant>) -> Self {
-        swap(&mut call.company);
+        let company = &mut call.company;
+        // Most calls have neither orders nor another record than the scope they are in: then there is
+        // nothing to swap, on the way in as on the way out.
+        let ordered = ORDERED.get();
+        let swapped_orders = ordered || company.orders.is_some();
+        if swapped_orders {
+            ORDERED.set(company.orders.is_some());
+            swap_orders(company);
+        }
+        let span = SPAN.with(Cell::get);
+        let swapped_record = span != company.span && company.record.is_some();
+        if span != company.span {
+            if swapped_record {
+                swap_record(company);
+            }
+            let at_hand = swapped_record || sheet::lies(company.span);
+            SPAN.with(|span| span.set(if at_hand { company.span } else { None }));
+        }
         Self {
             deadline: DEADLINE.replace(call.deadline),
             read_at: READ_AT.replace(read_at),
-            attempt: ATTEMPT.replace(call.attempt),
-            beneath: BENEATH.replace(beneath),
-            company: &mut call.company,
+            mark: MARK.replace(Mark::new(call.mark.attempt(), beneath)),
+            ordered,
+            swapped_orders,
+            swapped_record,
+            span,
+            company,
         }
     }
 
@@ -194,9 +249,15 @@ impl<'a> Entered<'a> {
     fn put_back(&mut self) {
         DEADLINE.set(self.deadline);
         READ_AT.set(self.read_at);
-        ATTEMPT.set(self.attempt);
-        BENEATH.set(self.beneath);
-        swap(self.company);
+        MARK.set(self.mark);
+        SPAN.with(|span| span.set(self.span));
+        if self.swapped_record {
+            swap_record(self.company);
+        }
+        if self.swapped_orders {
+            ORDERED.set(self.ordered);
+            swap_orders(self.company);
+        }
     }
 }
 

@@ -330,6 +330,36 @@ async fn dates_and_durations_follow_the_monotonic_clock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_told_of_a_calls_end_finds_it_in_its_trace_however_it_ended() {
+    let recorder = recorder();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let note = told.clone();
+    let observe = move |event: &Event<'_>| {
+        note.lock().push((event.what.as_str(), event.call.trace().map(|at| at.span_id)));
+    };
+    let trace = TraceLayer::builder("search").recorder(&recorder).observe(observe).build();
+    let inner: Inner = ScriptedService::respond_with(|_, n| match n {
+        0 => Step::Ok(200),
+        1 => Step::Err(TestError("reset")),
+        _ => Step::Ok(200).after(10 * MS),
+    });
+    let mut service = trace.unwrap().layer(inner);
+    send(&mut service, "x").await.unwrap();
+    send(&mut service, "x").await.unwrap_err();
+    tokio::time::timeout(MS, send(&mut service, "x")).await.unwrap_err();
+
+    let mut spans: Vec<_> = stored(&recorder).await.iter().map(|trace| Some(trace.span)).collect();
+    let told = told.lock().clone();
+    for words in told.chunks(2) {
+        let span = words[0].1;
+        assert_eq!(words, [("started", span), ("settled", span)]);
+        // Each of another of them.
+        spans.remove(spans.iter().position(|of| *of == span).unwrap());
+    }
+    assert!(spans.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_panics_is_recorded_as_cancelled() {
     let recorder = recorder();
     let trace = TraceLayer::builder("search").recorder(&recorder).build().unwrap();
@@ -356,7 +386,7 @@ async fn a_trace_that_came_over_the_wire_is_continued() {
     let note = seen.clone();
     let inner: Inner = ScriptedService::respond_with(move |_, _| {
         let call = Call::current();
-        note.lock().push((call.trace().unwrap(), call.tracestate().map(str::to_owned)));
+        note.lock().push((call.trace().unwrap(), call.tracestate().as_deref().map(str::to_owned)));
         Step::Err(TestError("reset"))
     });
     let trace = TraceLayer::builder("search").recorder(&recorder).build().unwrap();
