@@ -15,16 +15,19 @@ use portcullis_core::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{GRPC_TIMEOUT, grpc::is_grpc, parse_grpc_timeout};
+use crate::{GRPC_TIMEOUT, grpc::is_grpc, inbound, parse_grpc_timeout};
 
 /// Makes [`GrpcCall`] services. Belongs outside of every layer that asks for a call's operation or for
 /// its deadline; in front of a client as well as in a server.
 ///
 /// - The method, `package.Service/Method`, becomes the operation's name, unless the caller gave one
 ///   by [`call::with().name(…)`](portcullis_core::call::With::name). Timeouts and traces know it by
-///   that.
+///   that. It is no name of what a handler calls in turn: see
+///   [`Call::with_operation`](portcullis_core::Call::with_operation), also for what must not stand
+///   between this layer and those that ask.
 /// - `grpc-timeout` becomes the call's deadline, unless an earlier one is in force. It is kept by the
-///   timeout layers inside; without one of them, nobody keeps it. A malformed one is as if absent.
+///   timeout layers inside; without one of them, nobody keeps it. One that is malformed, or there more
+///   than once, is as if absent.
 ///
 /// Requests that are none of gRPC's, by their `content-type`, pass as they are.
 ///
@@ -38,8 +41,8 @@ use crate::{GRPC_TIMEOUT, grpc::is_grpc, parse_grpc_timeout};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let named = GrpcCallLayer::new().layer(service_fn(|_: Request<()>| async {
-///     Ok::<_, portcullis_core::Error>(Call::current())
+/// let named = GrpcCallLayer::new().layer(service_fn(|_: Request<()>| {
+///     std::future::ready(Ok::<_, portcullis_core::Error>(Call::current()))
 /// }));
 /// let request = Request::post("/shop.Orders/Place").header("content-type", "application/grpc");
 /// let call = named.oneshot(request.header("grpc-timeout", "5S").body(()).unwrap()).await.unwrap();
@@ -140,7 +143,7 @@ where
         if !is_grpc(req.headers()) {
             return call.enter_unread(|| self.inner.call(req));
         }
-        let limit = req.headers().get(&GRPC_TIMEOUT).and_then(parse_grpc_timeout);
+        let limit = inbound::only(req.headers(), &GRPC_TIMEOUT).and_then(parse_grpc_timeout);
         let named = self.layer.named(call, req.uri().path());
         let Some(limit) = limit else { return named.enter_unread(|| self.inner.call(req)) };
         // The layers below take this for the call's beginning, so the limit is to them what it says.
@@ -152,7 +155,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{future::ready, time::Duration};
 
     use http::header;
     use portcullis_core::{Error, call};
@@ -167,7 +170,7 @@ mod tests {
     }
 
     async fn seen_by(layer: &GrpcCallLayer, path: &str, timeout: Option<&str>, kind: &str) -> Call {
-        let inner = service_fn(|_: Request<()>| async { Ok::<_, Error>(Call::current()) });
+        let inner = service_fn(|_: Request<()>| ready(Ok::<_, Error>(Call::current())));
         let mut request = Request::post(path).header(header::CONTENT_TYPE, kind);
         if let Some(timeout) = timeout {
             request = request.header(GRPC_TIMEOUT, timeout);

@@ -27,7 +27,8 @@ use crate::{Event, Label, Observer, Record, RemoteTrace, SpanId, TraceContext};
 /// A `Call` is an immutable value. A layer that changes something derives a child and makes it
 /// current around the inner service's `call`, around every poll of its future and around that
 /// future's drop. Calls that are joined in one task therefore share nothing but their parent, and a
-/// server's handler hands its scope on to the client calls it makes.
+/// server's handler hands its scope on to the client calls it makes: all of it but the
+/// [operation](Call::with_operation) that a layer found.
 ///
 /// # Where it does not reach
 ///
@@ -77,7 +78,7 @@ struct Company {
 struct Orders {
     overrides: Overrides,
     observer: Option<Arc<dyn Observer>>,
-    /// Whether the name among them is one that a layer found, and not the caller's word.
+    /// Whether the name among them is one that a layer [found](Operation), and not the caller's word.
     found: bool,
 }
 

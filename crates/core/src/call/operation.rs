@@ -17,6 +17,8 @@ use super::{Call, Orders, Overrides};
 /// let found = Operation::new("search");
 /// let call = Call::current().with_operation(&found);
 /// assert_eq!(call.overrides().name.as_deref(), Some("search"));
+/// let within = call.in_scope(async { Call::current() }).await;
+/// assert_eq!(within.overrides().name, None, "it is of the layers' call, and not of what is in it");
 ///
 /// // A caller's word goes before it.
 /// let named = call::with().name("mine").run(async { Call::current().with_operation(&found) });
@@ -49,6 +51,23 @@ impl fmt::Debug for Operation {
     }
 }
 
+// ===== impl Orders =====
+
+impl Orders {
+    /// What was ordered besides the name, if that is one that a layer found; `None` if nothing was.
+    pub(super) fn without_found(self: Arc<Self>) -> Option<Arc<Self>> {
+        if !self.found {
+            return Some(self);
+        }
+        let Self { overrides, observer, .. } = &*self;
+        let more = observer.is_some() || !overrides.is_name_alone();
+        more.then(|| {
+            let overrides = Overrides { name: None, ..overrides.clone() };
+            Arc::new(Self { overrides, observer: observer.clone(), found: false })
+        })
+    }
+}
+
 // ===== impl Call =====
 
 impl Call {
@@ -63,8 +82,11 @@ impl Call {
 
     /// A child that is of this operation, unless the caller [named](Self::is_named) another.
     ///
-    /// One found for an enclosing call gives way: what a server's handler calls is no part of the
-    /// handler's own operation.
+    /// It is known to the layers that are called within the `call` of the one that found it, and to
+    /// what these call later in its stead, such as another attempt. It is not known to the futures that
+    /// they make: what a server's handler calls is no part of the handler's own operation. A service
+    /// in between that calls the next one only when it is polled, such as a route of axum or a retry of
+    /// tower's, ends it therefore: what finds operations belongs inside of that.
     #[must_use]
     pub fn with_operation(mut self, operation: &Operation) -> Self {
         if self.is_named() {
@@ -121,21 +143,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operation_found_outside_is_not_the_callers_word_inside() {
+    async fn an_operation_found_outside_is_none_of_what_is_called_inside() {
         let (outside, inside) = (Operation::new("handle"), Operation::new("fetch"));
         let handler = Call::new().with_operation(&outside);
-        let (bare, ordered) = handler
+        let (bare, found, ordered) = handler
             .in_scope(async {
-                let bare = Call::current().with_operation(&inside);
+                let bare = Call::current();
                 let ordered = call::with().no_retry();
-                (bare, ordered.run(async { Call::current() }).await)
+                let found = bare.clone().with_operation(&inside);
+                (bare, found, ordered.run(async { Call::current() }).await)
             })
             .await;
-        assert_eq!(name(&bare), Some("fetch"));
+        assert_eq!((name(&bare), bare.orders()), (None, None));
+        assert_eq!(name(&found), Some("fetch"));
         assert_eq!((name(&ordered), ordered.is_named()), (None, false));
 
         let within = ordered.with_operation(&outside).with_operation(&inside);
         assert_eq!(name(&within), Some("fetch"));
         assert_eq!(within.overrides().max_attempts, Some(1));
+    }
+
+    #[tokio::test]
+    async fn layers_below_know_what_was_found_and_their_futures_what_was_ordered_besides() {
+        let found = Operation::new("found");
+        let (beneath, carried, within) = call::with()
+            .no_retry()
+            .observe(|_: &crate::Event<'_>| {})
+            .run(async {
+                let call = Call::current().with_operation(&found);
+                let scoped = call.enter_unread(|| {
+                    let beneath = Call::current();
+                    // As another attempt is made.
+                    let again = beneath.clone().enter_unread(Call::current);
+                    async move { (beneath, again.get_ref().cloned().unwrap(), Call::current()) }
+                });
+                scoped.await
+            })
+            .await;
+        assert_eq!((name(&beneath), name(&carried)), (Some("found"), Some("found")));
+        assert_eq!((name(&within), within.is_named()), (None, false));
+        assert_eq!(within.overrides().max_attempts, Some(1));
+        assert!(within.observer().is_some());
     }
 }

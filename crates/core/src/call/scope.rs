@@ -69,7 +69,7 @@ pin_project! {
 #[inline(always)]
 pub(super) fn here(held: bool) -> Call {
     let mark = MARK.get();
-    let orders = if ORDERED.get() { orders() } else { None };
+    let orders = if ORDERED.get() { orders(mark.is_beneath()) } else { None };
     let (span, record) = match SPAN.with(Cell::get) {
         Some(span) if held || !mark.is_beneath() => (Some(span), record(span)),
         span => (span, None),
@@ -79,9 +79,11 @@ pub(super) fn here(held: bool) -> Call {
 }
 
 #[cold]
-fn orders() -> Option<Arc<Orders>> {
+fn orders(beneath: bool) -> Option<Arc<Orders>> {
     // While a thread ends its locals are gone: there are no orders any more.
-    ORDERS.try_with(|orders| orders.borrow().clone()).unwrap_or_default()
+    let orders = ORDERS.try_with(|orders| orders.borrow().clone()).unwrap_or_default();
+    // A layer's word reaches as far as the layers that are called beneath it.
+    if beneath { orders } else { orders.and_then(Orders::without_found) }
 }
 
 /// Who keeps the record of this span, if it is at hand.

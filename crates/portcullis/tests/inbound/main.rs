@@ -4,4 +4,5 @@ mod allocations;
 mod contract;
 mod deadline;
 mod fakes;
+mod grpc;
 mod trace;
