@@ -173,6 +173,12 @@ impl Completion {
         self.0.as_ref().map(|open| open.started)
     }
 
+    /// When the response's head was there, if that was [noted](Self::with_head).
+    #[must_use]
+    pub fn head(&self) -> Option<Instant> {
+        self.0.as_ref().and_then(|open| open.head)
+    }
+
     /// The scope that the call was made in.
     #[must_use]
     pub fn call(&self) -> Option<&Call> {

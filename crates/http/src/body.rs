@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
+    fmt, mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Instant,
@@ -47,7 +47,8 @@ pin_project! {
     /// # Cancellation
     ///
     /// Dropping it releases the inner body and then reports the verdict above, or a timeout if the
-    /// call's deadline passed while somebody waited for a frame.
+    /// call's deadline passed while somebody waited for a frame. One that panics when it is polled is
+    /// cancelled.
     pub struct Body<B> {
         // `None` once a limit has ended it.
         #[pin]
@@ -79,6 +80,10 @@ struct Watching {
     /// time; boxed, to keep the body `Unpin`.
     timer: Option<Pin<Box<Sleep>>>,
 }
+
+/// Should the inner body panic: what is left of it is no end that anybody came to, and no reader's
+/// choice either.
+struct Unwinding<'a>(&'a mut Option<Place>);
 
 /// Where a watch lies. Every response of every layer has one: it is used again.
 struct Place(Box<Option<Watching>>);
@@ -118,6 +123,8 @@ pub(crate) struct Judge {
     on_drop_waiting: Outcome,
     /// Who reads the trailers.
     trailers: Option<Table>,
+    /// Whether the head came after the limit: then the body may give what it has.
+    is_late: bool,
 }
 
 // ===== impl Judge =====
@@ -125,20 +132,28 @@ pub(crate) struct Judge {
 impl Judge {
     /// The head's verdict stands, unless the body fails.
     pub(crate) fn http(head: Outcome) -> Self {
-        Self { at_end: head, on_drop: head, on_drop_waiting: head, trailers: None }
+        let on_drop_waiting = head;
+        Self { at_end: head, on_drop: head, on_drop_waiting, trailers: None, is_late: false }
     }
 
     /// The trailers decide.
     pub(crate) fn grpc(table: Table, without_status: Outcome) -> Self {
         let on_drop = Outcome::Cancelled;
         let trailers = Some(table);
-        Self { at_end: without_status, on_drop, on_drop_waiting: on_drop, trailers }
+        let on_drop_waiting = on_drop;
+        Self { at_end: without_status, on_drop, on_drop_waiting, trailers, is_late: false }
     }
 
     /// The same for who gives the response: a server drops what it waits for more of only because
     /// the client has gone, and what it does not wait for maybe because it has all it needs.
     pub(crate) fn served(self) -> Self {
         Self { on_drop_waiting: Outcome::Cancelled, ..self }
+    }
+
+    /// The same for a response whose head came when its limit had run out already: who gave it knew,
+    /// and is heard out as long as it has something to say. Somebody waited for that head.
+    pub(crate) fn late(self) -> Self {
+        Self { is_late: true, ..self }
     }
 }
 
@@ -177,14 +192,17 @@ where
 
         TIMER.with(LeftTimer::forget);
         // The body goes before the timer: what is there is not taken away.
+        let unwinding = Unwinding(this.watching);
         let polled = call::poll(|| inner.as_mut().poll_frame(cx)).map_err(Error::inner);
+        mem::forget(unwinding);
         let Some(watching) = this.watching.as_mut().and_then(Place::watching) else {
             return polled;
         };
         let ran_out = match &polled {
             Poll::Pending if UNSEEN.get() => return Poll::Pending,
             Poll::Pending => Some(ready!(watching.poll_limits(cx, &*inner))),
-            Poll::Ready(Some(last)) => watching.overdue(last.as_ref()),
+            Poll::Ready(Some(last)) if !watching.judge.is_late => watching.overdue(last.as_ref()),
+            Poll::Ready(Some(_)) => None,
             Poll::Ready(None) => None,
         };
         if let Some(until) = ran_out {
@@ -263,6 +281,15 @@ impl Judge {
             Some(own) => own,
             None => Outcome::failure(FaultKind::Body, Replay::IfIdempotent),
         }
+    }
+}
+
+// ===== impl Unwinding =====
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        // A completion that is dropped reports the cancellation.
+        drop(self.0.take().and_then(Place::empty));
     }
 }
 
@@ -345,7 +372,7 @@ impl Watching {
     fn ran_out<D>(self, until: Until, release: impl FnOnce()) -> Result<Frame<D>, Error> {
         // Who comes only now has not waited, though nothing may be there: a client reads ahead no
         // further than its buffers reach.
-        let waited = self.waiting_since.is_some_and(|since| since < until.at);
+        let waited = self.judge.is_late || self.waiting_since.is_some_and(|since| since < until.at);
         // Dropped before the end is reported, and the error returned. Layers below see a drop that is
         // no whim of the caller's, unless it was the caller who let the time pass.
         let outcome = if waited {

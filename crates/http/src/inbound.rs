@@ -57,6 +57,10 @@ pub fn parse_timeout_millis(value: &HeaderValue) -> Option<Duration> {
 /// | a limit that ends the body | timeout |
 /// | a body that is dropped while more of it is waited for | cancelled: the client has gone |
 /// | a body that is dropped otherwise | HTTP: the head's; gRPC: cancelled |
+/// | a body that panics | cancelled |
+///
+/// What is there of a response whose head came no earlier than its limit is not cut: the limit ends
+/// such a body as soon as it is pending.
 pub fn watch<B>(response: Response<B>, grpc: bool, done: Completion) -> Response<Body<B>>
 where
     B: http_body::Body,
@@ -69,6 +73,9 @@ where
         let failed = status.is_server_error();
         Judge::http(if failed { failure() } else { Outcome::Success }).served()
     };
+    let until = done.watch().until;
+    let is_late = until.zip(done.head()).is_some_and(|(until, head)| until.at <= head);
+    let judge = if is_late { judge.late() } else { judge };
     response.map(|body| Body::watched(body, judge, done))
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use http::Response;
 use pin_project_lite::pin_project;
-use portcullis_core::{Completion, Error, FaultKind, Outcome, Replay, Until, Watch, call::Scoped};
+use portcullis_core::{Completion, Error, FaultKind, Outcome, Replay, Until, call::Scoped};
 use portcullis_http::inbound;
 use tokio::{
     task::coop,
@@ -80,7 +80,7 @@ where
             // The response goes before the timer: what is there is not taken away.
             if let Poll::Ready(result) = inner.as_mut().poll(cx) {
                 let Some(done) = this.done.take() else { return Poll::Pending };
-                return Poll::Ready(finish(result, &inner, *this.until, *this.grpc, done));
+                return Poll::Ready(finish(result, &inner, *this.grpc, done));
             }
             let Some(until) = this.until else { return Poll::Pending };
             if this.timer.is_none() {
@@ -121,7 +121,6 @@ impl<F> fmt::Debug for ResponseFuture<F> {
 fn finish<F, B, E>(
     result: Result<Response<B>, E>,
     inner: &Scoped<F>,
-    until: Option<Until>,
     grpc: bool,
     done: Completion,
 ) -> Result<Response<Body<B>>, E>
@@ -131,12 +130,9 @@ where
     let call = inner.call();
     match result {
         Ok(response) => {
-            let head = call.ended();
-            // What a handler says when its own calls have given up at the deadline must not break off
+            // What a handler says when its own calls have given up at the deadline does not break off
             // after the head. Nothing that comes any later gets here.
-            let late = until.is_some_and(|until| until.at <= head);
-            let done = if late { done.with_watch(Watch::default()) } else { done };
-            let response = inbound::watch(response, grpc, done.with_head(head));
+            let response = inbound::watch(response, grpc, done.with_head(call.ended()));
             Ok(response.map(|body| Body::new(call.clone().in_scope(body))))
         }
         Err(error) => {

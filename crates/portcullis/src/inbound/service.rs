@@ -29,11 +29,12 @@ use super::{Body, Head, ResponseFuture, layer::Shared};
 /// that passes before the response's head drops the inner future, and the answer is the same: 504, or
 /// for gRPC `DEADLINE_EXCEEDED`. One that passes later ends the body with an
 /// [`Elapsed`](portcullis_core::Elapsed) error, or for gRPC with trailers. What is there when it passes
-/// is not taken away: a handler whose call gave up at that deadline may say so in its own words, and to
-/// the end of them.
+/// is not taken away: a handler whose call gave up at that deadline may say so in its own words, to the
+/// first that is not there at once.
 /// [`without_refusals`](super::InboundBuilder::without_refusals) leaves all that out.
 ///
-/// A layer of this kind within another, as on a nested router, continues the outer one's scope.
+/// Within a trace, such as that of a layer of this kind on the router around, it continues that one,
+/// whatever the headers say.
 ///
 /// # Errors
 ///
@@ -91,7 +92,8 @@ where
     }
 
     fn call(&mut self, req: Request<ReqB>) -> Self::Future {
-        let outer = Call::current();
+        // Whoever calls it in this task: what is served is no attempt of its handler's calls.
+        let outer = Call::current().with_attempt(0);
         let now = outer.now();
         let grpc = is_grpc(req.headers());
         let until = self.shared.until(req.headers(), &outer, now);
@@ -132,11 +134,9 @@ impl Shared {
         now: Instant,
         grpc: bool,
     ) -> (Call, Completion) {
-        let around = outer.trace().map(|trace| trace.trace_id);
-        let remote =
-            self.trusts_trace.then(|| trace_context::from_headers(req.headers())).flatten();
-        // What a layer around this one has read and opened already is not opened beside it.
-        let remote = remote.filter(|remote| around != Some(remote.context.trace_id));
+        // A layer around this one has read the header already, or is not to trust it.
+        let reads = self.trusts_trace && outer.trace().is_none();
+        let remote = reads.then(|| trace_context::from_headers(req.headers())).flatten();
         let Some(recorder) = &self.recorder else {
             let call = match remote {
                 Some(remote) => outer.with_trace(remote),

@@ -145,6 +145,39 @@ async fn a_handler_that_answers_at_the_deadline_has_the_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_begins_at_the_deadline_ends_where_it_would_go_on() {
+    let layer = shop().default_timeout(400 * MS).build().unwrap();
+    for asked in [request(&[]), grpc(&[])] {
+        let start = clock::now();
+        let (mut sender, body) = Channel::<Bytes>::new(2);
+        for text in ["what is there", ", whole"] {
+            sender.send_data(Bytes::from(text)).await.unwrap();
+        }
+        let says_it_by_trailers = *asked.method() == http::Method::POST;
+        let response = serve(&layer, asked, || async {
+            tokio::time::sleep(400 * MS).await;
+            answer(200, body)
+        });
+        let mut body = response.await.into_body();
+        let mut text = Vec::new();
+        let end = loop {
+            match body.frame().await.unwrap() {
+                Ok(frame) if frame.is_data() => text.extend(frame.into_data().unwrap()),
+                other => break other,
+            }
+        };
+        assert_eq!(text, b"what is there, whole");
+        assert_eq!(end.is_ok(), says_it_by_trailers);
+        match end {
+            Ok(frame) => assert_eq!(frame.trailers_ref().unwrap()["grpc-status"], "4"),
+            Err(error) => assert_eq!(error.to_string(), "shop: total limit of 400ms ran out"),
+        }
+        assert!(clock::now() <= start + 401 * MS);
+        drop(sender);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_later_ends_the_body() {
     let layer = shop().default_timeout(400 * MS).build().unwrap();
     let start = clock::now();

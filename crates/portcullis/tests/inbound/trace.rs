@@ -108,6 +108,63 @@ async fn a_layer_on_a_nested_router_is_a_child_of_the_one_outside() {
     assert_eq!((trace.calls[0].kind, trace.calls[0].parent), (Kind::Scope, Some(trace.span)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_layer_inside_trusts_no_trace_that_the_one_outside_does_not() {
+    let recorder = recorder();
+    let handler = service_fn(|_: Request<Text>| async { Ok::<_, Infallible>(found().await) });
+    for inner in [recording(&recorder), InboundLayer::new()] {
+        let edge = InboundLayer::builder("edge").recorder(&recorder).without_remote_trace();
+        let nested = edge.build().unwrap().layer(inner.layer(handler));
+        let response = nested.oneshot(request(&[("traceparent", PARENT)])).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    let traces = stored(&recorder).await;
+    assert_eq!(traces.len(), 2, "one for each request");
+    assert!(traces.iter().all(|trace| trace.parent.is_none()));
+}
+
+#[tokio::test]
+async fn a_handler_is_no_attempt_whatever_calls_it() {
+    let recorder = recorder();
+    for layer in [recording(&recorder), InboundLayer::new()] {
+        let handled = serve(&layer, request(&[]), || async {
+            assert_eq!(Call::current().attempt(), 0);
+            found().await
+        });
+        assert_eq!(Call::new().with_attempt(2).in_scope(handled).await.status(), 200);
+    }
+}
+
+/// A body that has a frame, and then panics.
+struct Panicking(bool);
+
+impl http_body::Body for Panicking {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        assert!(!std::mem::replace(&mut self.0, true), "out of paper");
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from("half")))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_panics_is_no_success() {
+    for asked in [request(&[]), grpc(&[])] {
+        let recorder = recorder();
+        let body = Panicking(false);
+        let response = serve(&recording(&recorder), asked, || async { answer(200, body) }).await;
+        // As a server has it, whose connections are tasks.
+        let served = tokio::spawn(response.into_body().collect()).await;
+        assert!(served.unwrap_err().is_panic());
+        assert_eq!(one(&recorder).await.status, Status::Cancelled);
+        assert_eq!(Call::current().trace(), None);
+    }
+}
+
 /// What is recorded of a request with this answer, read to its end.
 async fn recorded<B>(asked: Request<Text>, response: Response<B>) -> Arc<Trace>
 where
