@@ -1,4 +1,5 @@
 //! An axum server with the inbound layer, real clients in front of it and a real server behind.
 
+mod connection;
 mod gateway;
 mod hops;
