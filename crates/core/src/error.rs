@@ -192,7 +192,8 @@ impl Error {
     pub fn own_outcome(&self) -> Option<Outcome> {
         chain(self).find_map(|error| match error.downcast_ref::<Self>() {
             Some(Self(Repr::Rejected(rejection))) => Some(rejection.outcome()),
-            Some(_) => None,
+            // The chain goes past one that is right here.
+            Some(Self(Repr::Inner(error))) => error.downcast_ref().map(Judged::outcome),
             None => error.downcast_ref().map(Judged::outcome),
         })
     }
@@ -220,7 +221,11 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match &self.0 {
             Repr::Rejected(rejection) => rejection.source(),
-            Repr::Inner(error) => Some(&**error),
+            // A verdict says nothing to who reads the chain: without this it would repeat its error.
+            Repr::Inner(error) => match error.downcast_ref::<Judged>() {
+                Some(judged) => judged.source(),
+                None => Some(&**error),
+            },
         }
     }
 }

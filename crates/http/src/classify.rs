@@ -41,6 +41,30 @@ pub struct HttpClassifier {
     errors: Option<Arc<JudgeError>>,
 }
 
+/// Marks, in a response's extensions, that the client was redirected: the response is to another
+/// request than the one that was made.
+///
+/// It speaks for the server it came from alone. Those before may have acted, so that
+/// [`HttpClassifier`] has no such response for one of a server that did nothing: after a 429, only
+/// what is idempotent may be sent again.
+///
+/// ```
+/// use http::{Response, StatusCode};
+/// use portcullis_core::{Classify, Replay};
+/// use portcullis_http::{HttpClassifier, Redirected};
+///
+/// let mut response = Response::new(String::new());
+/// *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+/// let outcome = HttpClassifier::new().at_head(Ok(&response)).outcome();
+/// assert_eq!(outcome.replay(), Some(Replay::Safe));
+///
+/// response.extensions_mut().insert(Redirected);
+/// let outcome = HttpClassifier::new().at_head(Ok(&response)).outcome();
+/// assert_eq!(outcome.replay(), Some(Replay::IfIdempotent));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redirected;
+
 type JudgeError = dyn Fn(&Error) -> Option<Outcome> + Send + Sync;
 
 // ===== impl HttpClassifier =====
@@ -76,15 +100,23 @@ impl HttpClassifier {
     fn response<B>(&self, response: &Response<B>) -> Outcome {
         let status = response.status();
         let own = self.statuses.as_deref().unwrap_or_default();
-        match own.iter().find(|(other, _)| *other == status) {
+        let mut outcome = match own.iter().find(|(other, _)| *other == status) {
             Some((_, outcome)) => with_hint(*outcome, response),
             None => by_status(response),
+        };
+        if let Outcome::Failure(Fault { replay, .. }) | Outcome::Throttled(Throttle { replay, .. }) =
+            &mut outcome
+            && *replay == Replay::Safe
+            && response.extensions().get::<Redirected>().is_some()
+        {
+            *replay = Replay::IfIdempotent;
         }
+        outcome
     }
 
     fn error(&self, error: &Error) -> Outcome {
         if error.rejection().is_some() {
-            return error.outcome();
+            return client::outcome(error);
         }
         let own = self.errors.as_deref().and_then(|judge| judge(error));
         own.unwrap_or_else(|| client::outcome(error))

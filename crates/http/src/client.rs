@@ -6,20 +6,22 @@ use portcullis_core::{BoxError, Error, FaultKind, Outcome, Replay, find_error};
 
 /// The verdict on a client's error.
 ///
-/// What an error says of itself goes before what is known of clients. Failures to connect, and requests
-/// that the client or the server's transport gave back, are safe to repeat; after that the server may
-/// have acted. What broke off on this side is no verdict on it.
+/// What an error says of itself goes before what is known of clients. What broke off on this side is no
+/// verdict on the server, whatever it broke off for. Failures to connect, and requests that the client or
+/// the server's transport gave back, are safe to repeat; after that the server may have acted.
 pub(crate) fn outcome(error: &Error) -> Outcome {
-    if let Some(outcome) = error.own_outcome() {
+    if let Some(outcome) = error.own_outcome()
+        && !is_said_of_request_body(error)
+    {
         outcome
+    } else if is_of_this_side(error) {
+        Outcome::Ignored
     } else if never_connected(error) {
         Outcome::failure(FaultKind::Connect, Replay::Safe)
     } else if never_sent(error) {
         Outcome::failure(FaultKind::Other, Replay::Unsent)
     } else if never_processed(error) {
         Outcome::failure(FaultKind::Other, Replay::Unprocessed)
-    } else if is_of_this_side(error) {
-        Outcome::Ignored
     } else {
         error.outcome()
     }
@@ -74,6 +76,17 @@ fn never_processed(error: &Error) -> bool {
     false
 }
 
+/// Whether the verdict that an error brings along is one on the request's own body, which may be what
+/// another call answered: it speaks of that call's server.
+fn is_said_of_request_body(error: &Error) -> bool {
+    #[cfg(feature = "hyper-util")]
+    if let Some(client) = error.find::<hyper::Error>().filter(|client| client.is_user()) {
+        return find_error::<Error>(client).is_some_and(|body| body.own_outcome().is_some());
+    }
+    let _ = error;
+    false
+}
+
 /// Whether the fault is the caller's, above all a request's body that broke off: it says nothing of the
 /// server, and the body cannot be sent again.
 fn is_of_this_side(error: &Error) -> bool {
@@ -120,6 +133,41 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let judged = Error::inner(Judged::new(refused, Outcome::Ignored));
         assert_eq!(outcome(&judged), Outcome::Ignored);
+    }
+
+    /// The verdict on a call whose request's body ends with an error.
+    #[cfg(feature = "hyper-util")]
+    async fn of_request_body(error: impl Into<BoxError>) -> Outcome {
+        let (here, _there) = tokio::io::duplex(1024);
+        let io = hyper_util::rt::TokioIo::new(here);
+        let (mut client, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        let broken = Err::<http_body::Frame<bytes::Bytes>, BoxError>(error.into());
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter([broken]));
+        let call = client.send_request(http::Request::put("/").body(body).unwrap());
+        let (answer, _) = tokio::join!(call, connection);
+        let error = Error::inner(answer.unwrap_err());
+        let http = crate::HttpClassifier::new();
+        let head: Result<&http::Response<String>, _> = Err(&error);
+        let outcome = portcullis_core::Classify::at_head(&http, head).outcome();
+        assert_eq!(outcome, super::outcome(&error));
+        outcome
+    }
+
+    #[cfg(feature = "hyper-util")]
+    #[tokio::test]
+    async fn what_ended_a_requests_body_is_no_verdict_on_the_server_it_goes_to() {
+        use portcullis_core::{Elapsed, Phase};
+
+        let elapsed = Elapsed::new("source", Phase::Body, std::time::Duration::from_secs(1));
+        let elsewhere = Outcome::failure(FaultKind::Connect, Replay::Safe);
+        for error in [
+            Error::rejected(elapsed),
+            Error::inner(Judged::new("the source is down", elsewhere)),
+            Error::inner(io::Error::from(io::ErrorKind::ConnectionRefused)),
+        ] {
+            let says = error.to_string();
+            assert_eq!(of_request_body(error).await, Outcome::Ignored, "{says}");
+        }
     }
 
     #[cfg(feature = "h2")]

@@ -54,7 +54,7 @@ pub use self::{
     answered::Answered,
     body::Body,
     by_host::{ByHost, ByHostOr},
-    classify::HttpClassifier,
+    classify::{HttpClassifier, Redirected},
     grpc::{GRPC_STATUS, GrpcClassifier, GrpcCodes, GrpcRetryable, is_grpc},
     grpc_call::{GrpcCall, GrpcCallLayer, grpc_method},
     hint::GRPC_RETRY_PUSHBACK_MS,

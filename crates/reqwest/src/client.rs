@@ -11,7 +11,11 @@ use pin_project_lite::pin_project;
 use portcullis_core::{BoxError, Error};
 use tower_service::Service;
 
-use crate::{Body, body, convert, judge};
+use crate::{
+    Body, body,
+    convert::{self, Asked},
+    judge,
+};
 
 /// A reqwest client as a service of HTTP requests, for any layer to stand in front of.
 ///
@@ -46,6 +50,10 @@ use crate::{Body, body, convert, judge};
 ///
 /// Dropping the future or the response's body gives the request up, as with reqwest.
 ///
+/// # Panics
+///
+/// `call` panics outside a tokio runtime if the client has a timeout, as reqwest's own `execute` does.
+///
 /// # Clone
 ///
 /// Clones share the connections. Always ready.
@@ -64,6 +72,7 @@ pin_project! {
     pub struct ResponseFuture {
         #[pin]
         pending: Option<Pending>,
+        asked: Asked,
         // In place of that, why the request could not be sent at all.
         refused: Option<reqwest::Error>,
     }
@@ -108,9 +117,10 @@ where
     }
 
     fn call(&mut self, req: http::Request<B>) -> ResponseFuture {
+        let asked = Asked::by(&req);
         match reqwest::Request::try_from(req.map(body)) {
-            Ok(req) => ResponseFuture { pending: Some(self.inner.call(req)), refused: None },
-            Err(error) => ResponseFuture { pending: None, refused: Some(error) },
+            Ok(req) => ResponseFuture { pending: Some(self.inner.call(req)), asked, refused: None },
+            Err(error) => ResponseFuture { pending: None, asked, refused: Some(error) },
         }
     }
 }
@@ -136,7 +146,8 @@ impl Future for ResponseFuture {
         };
         // Lets go of what reqwest keeps for the request, whoever keeps this.
         this.pending.set(None);
-        Poll::Ready(result.map(convert::from_reqwest).map_err(judge::call))
+        let result = result.map(|response| convert::from_reqwest(this.asked, response));
+        Poll::Ready(result.map_err(judge::call))
     }
 }
 

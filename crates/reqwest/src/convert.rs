@@ -2,9 +2,10 @@
 
 use std::mem;
 
-use http::Extensions;
+use http::{Extensions, Method, Uri};
 use http_body::Body as HttpBody;
 use portcullis_core::BoxError;
+use portcullis_http::Redirected;
 use reqwest::{ResponseBuilderExt, Url};
 
 use crate::{Body, body};
@@ -33,11 +34,34 @@ where
     response.map(body).into()
 }
 
-/// A response of reqwest's that does not forget its URL.
-pub(crate) fn from_reqwest(response: reqwest::Response) -> http::Response<Body> {
+/// Where a request was sent to, of which only the first server can say that nothing was done.
+pub(crate) struct Asked(Option<Uri>);
+
+impl Asked {
+    pub(crate) fn by<B>(req: &http::Request<B>) -> Self {
+        // What may be sent again whoever has acted need not be looked at.
+        let is_read = matches!(*req.method(), Method::GET | Method::HEAD);
+        Self((!is_read).then(|| req.uri().clone()))
+    }
+
+    /// Whether a response comes from elsewhere, as far as it matters to its verdict.
+    fn is_left(&self, response: &reqwest::Response) -> bool {
+        let asked = self.0.as_ref().filter(|_| !response.status().is_success());
+        asked.is_some_and(|asked| {
+            Url::parse(&asked.to_string()).is_ok_and(|asked| asked != *response.url())
+        })
+    }
+}
+
+/// A response of reqwest's that does not forget its URL, nor that it was redirected.
+pub(crate) fn from_reqwest(asked: &Asked, response: reqwest::Response) -> http::Response<Body> {
     let url = response.url().clone();
+    let redirected = asked.is_left(&response);
     let mut response = http::Response::<reqwest::Body>::from(response).map(Body::new);
     remember(url, response.extensions_mut());
+    if redirected {
+        response.extensions_mut().insert(Redirected);
+    }
     response
 }
 

@@ -1,8 +1,8 @@
 //! What reqwest's errors mean, where that is not told by the errors of hyper within them.
 
-use std::{error::Error as StdError, iter};
-
-use portcullis_core::{Error, Judged, Outcome};
+use http::{Response, StatusCode};
+use portcullis_core::{Classify, Error, Judged, Outcome, find_error};
+use portcullis_http::{HttpClassifier, Redirected};
 
 /// The error of a call that has brought no response.
 pub(crate) fn call(error: reqwest::Error) -> Error {
@@ -10,6 +10,8 @@ pub(crate) fn call(error: reqwest::Error) -> Error {
         // A URL that leads nowhere, a redirect that the client will not follow, a body that the caller
         // could not finish: nothing of it speaks of the server.
         Some(Outcome::Ignored)
+    } else if let Some(status) = error.status() {
+        Some(answered(status))
     } else if error.is_connect() {
         // A limit on connecting that ran out is a failure to connect, and hyper-util's error says so.
         None
@@ -32,10 +34,16 @@ fn with(error: reqwest::Error, outcome: Option<Outcome>) -> Error {
     }
 }
 
-/// Whether what failed was the request's own body: then reqwest's error on it is below the one on the
-/// call.
+/// What a status means of which another middleware has made an error. Where it came from is not known
+/// any more, nor what its headers said.
+fn answered(status: StatusCode) -> Outcome {
+    let mut response = Response::new(String::new());
+    *response.status_mut() = status;
+    response.extensions_mut().insert(Redirected);
+    HttpClassifier::new().at_head(Ok(&response)).outcome()
+}
+
+/// Whether what failed was the request's own body. reqwest looks for timeouts and the like below that, too.
 fn is_of_request_body(error: &reqwest::Error) -> bool {
-    iter::successors(error.source(), |&error| error.source())
-        .filter_map(|error| error.downcast_ref::<reqwest::Error>())
-        .any(reqwest::Error::is_body)
+    find_error::<hyper::Error>(error).is_some_and(hyper::Error::is_user)
 }

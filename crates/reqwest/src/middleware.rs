@@ -15,7 +15,11 @@ use reqwest_middleware::Next;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Body, convert, judge};
+use crate::{
+    Body,
+    convert::{self, Asked},
+    judge,
+};
 
 /// Any stack, or any layer, as a middleware of `reqwest-middleware`.
 ///
@@ -199,11 +203,12 @@ impl<'n> Service<http::Request<reqwest::Body>> for Rest<'n> {
     fn call(&mut self, req: http::Request<reqwest::Body>) -> Self::Future {
         let (next, desk) = (self.next.clone(), self.extensions);
         let mut extensions = desk.lock().clone();
+        let asked = Asked::by(&req);
         Box::pin(async move {
             let req = reqwest::Request::try_from(req).map_err(judge::call)?;
             let result = next.run(req, &mut extensions).await;
             *desk.lock() = extensions;
-            result.map(convert::from_reqwest).map_err(inward)
+            result.map(|response| convert::from_reqwest(&asked, response)).map_err(inward)
         })
     }
 }

@@ -182,6 +182,54 @@ async fn errors_of_reqwest_and_of_others_come_out_as_they_were() {
     assert!(error.is::<NoToken>());
 }
 
+/// Makes errors of statuses, as other people's middlewares do.
+#[derive(Debug)]
+struct Strict;
+
+#[async_trait::async_trait]
+impl reqwest_middleware::Middleware for Strict {
+    async fn handle(
+        &self,
+        req: reqwest::Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<reqwest::Response> {
+        Ok(next.run(req, extensions).await?.error_for_status()?)
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_became_an_error_is_judged_as_the_status_it_was() {
+    for (status, requests, failures) in [(404, 1, 0), (501, 1, 1), (500, 3, 3), (429, 3, 0)] {
+        let upstream = Upstream::always(Protocol::Http1, Reply::Whole(status, "")).await;
+        let stack = build(stack().breaker(|breaker| breaker.consecutive_failures(10)));
+        let chain = chain(Protocol::Http1, Middleware::new(stack.clone())).with(Strict).build();
+        let error = chain.get(upstream.url("/")).send().await.unwrap_err();
+        assert_eq!(error.status().unwrap().as_u16(), status);
+        assert_eq!(upstream.requests(), requests, "{status}");
+        assert_eq!(breaker(&stack, &upstream).snapshot().counts.failures, failures, "{status}");
+    }
+    // It does not tell whether the one that was asked first did nothing.
+    let upstream = Upstream::always(Protocol::Http1, Reply::Whole(429, "")).await;
+    let chain = chain(Protocol::Http1, Middleware::new(build(stack()))).with(Strict).build();
+    chain.post(upstream.url("/")).send().await.unwrap_err();
+    assert_eq!(upstream.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_post_whose_redirect_leads_to_a_429_is_not_sent_again() {
+    let upstream = Upstream::new(Protocol::Http1, |asked| match asked.head.uri.path() {
+        "/orders" => Reply::header(303, "location", "/orders/42"),
+        _ => Reply::retry_after(429, "0"),
+    })
+    .await;
+    let client = client(Protocol::Http1, Middleware::new(build(stack())));
+    let response = client.post(upstream.url("/orders#new")).body("one").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), upstream.requests()), (429, 2));
+    client.post(upstream.url("/other#new")).body("one").send().await.unwrap();
+    assert_eq!(upstream.requests(), 2 + 3);
+}
+
 #[tokio::test]
 async fn what_time_did_is_found_in_errors_and_in_bodies() {
     let upstream = Upstream::new(Protocol::Http1, |asked| match asked.head.uri.path() {

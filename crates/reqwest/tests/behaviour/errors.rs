@@ -64,6 +64,26 @@ async fn a_connection_that_takes_too_long_was_never_made() {
 }
 
 #[tokio::test]
+async fn a_resolver_that_asks_by_reqwest_fails_to_connect_like_any_other() {
+    struct OverHttp(String);
+
+    impl reqwest::dns::Resolve for OverHttp {
+        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+            let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
+            let answer = client.get(&self.0).send();
+            Box::pin(async { Err(answer.await?.bytes().await.unwrap_err().into()) })
+        }
+    }
+
+    let names = Upstream::always(Protocol::Http1, Reply::Cut).await;
+    let client = builder(Protocol::Http1).dns_resolver(OverHttp(names.url("/"))).build().unwrap();
+    let request = Request::post("http://search.internal/").body("".into()).unwrap();
+    let error = fails(Client::new(client), request).await;
+    assert!(reqwests(&error).is_connect());
+    assert_eq!(verdict(&error), UNREACHED);
+}
+
+#[tokio::test]
 async fn a_timeout_of_reqwests_own_is_a_timeout() {
     for protocol in BOTH {
         let upstream = Upstream::always(protocol, Reply::Hang).await;
@@ -130,6 +150,36 @@ async fn a_request_body_that_breaks_off_is_no_verdict_on_the_server() {
         let error = fails(client(protocol), request).await;
         assert_eq!(verdict(&error), Outcome::Ignored, "{protocol:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_body_that_is_another_calls_response_is_no_verdict_on_the_server() {
+    let source = Upstream::always(Protocol::Http1, Reply::Unfinished(200)).await;
+    for protocol in BOTH {
+        let upstream = Upstream::always(protocol, Reply::Whole(200, "fine")).await;
+        let client = Client::new(builder(protocol).build().unwrap());
+        let hasty = Client::new(builder(Protocol::Http1).timeout(SOON).build().unwrap());
+        let piped = hasty.oneshot(source.get("/")).await.unwrap().into_body();
+        let request = upstream.request(Method::PUT, "/", portcullis_reqwest::body(piped));
+        let error = fails(client, request).await;
+        assert_eq!(verdict(&error), Outcome::Ignored, "{protocol:?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_was_judged_reads_as_it_does_without_a_verdict() {
+    let sources = |error: &dyn std::error::Error| {
+        std::iter::successors(error.source(), |&error| error.source())
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    let hung = Upstream::always(Protocol::Http1, Reply::Hang).await;
+    let hasty = Client::new(builder(Protocol::Http1).timeout(SOON / 10).build().unwrap());
+    let error = fails(hasty, hung.get("/")).await;
+    let own = reqwests(&error);
+    assert_eq!(error.to_string(), own.to_string());
+    assert_eq!(sources(&error)[0], own.to_string());
+    assert_eq!(sources(&error)[1..], sources(own), "nothing is said three times");
 }
 
 #[tokio::test]

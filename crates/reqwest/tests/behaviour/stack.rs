@@ -228,6 +228,28 @@ async fn a_post_whose_redirect_leads_to_a_refusal_looks_as_if_never_sent() {
 }
 
 #[tokio::test]
+async fn a_post_whose_redirect_leads_to_a_429_was_heard_by_the_first() {
+    for protocol in BOTH {
+        let upstream = Upstream::new(protocol, |asked| match asked.head.uri.path() {
+            "/orders" => Reply::header(303, "location", "/orders/42"),
+            _ => Reply::retry_after(429, "0"),
+        })
+        .await;
+        let service = build(stack()).layer(client(protocol));
+        let post = || upstream.request(Method::POST, "/orders", "one".to_owned());
+        assert_eq!(service.clone().oneshot(post()).await.unwrap().status(), 429);
+        assert_eq!(upstream.requests(), 2, "the order is placed once");
+
+        // What does no more when it is done twice is sent again all the same, and so is what was
+        // answered where it was sent.
+        service.clone().oneshot(upstream.get("/orders")).await.unwrap();
+        assert_eq!(upstream.requests(), 2 + 3 * 2);
+        service.oneshot(upstream.request(Method::POST, "/a/../b", String::new())).await.unwrap();
+        assert_eq!(upstream.requests(), 2 + 3 * 2 + 3);
+    }
+}
+
+#[tokio::test]
 async fn the_server_is_told_the_trace_and_the_callers_orders_are_obeyed() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let heads = seen.clone();
