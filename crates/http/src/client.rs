@@ -45,13 +45,25 @@ pub(crate) fn fault(error: &dyn Any) -> FaultKind {
 
 fn never_connected(error: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "hyper-util")]
-    if let Some(error) = find_error::<hyper_util::client::legacy::Error>(error) {
-        return error.is_connect();
+    {
+        if let Some(error) = find_error::<hyper_util::client::legacy::Error>(error) {
+            return error.is_connect();
+        }
+        // Clients that bring their own pool, as tonic's channel, connect by hyper-util's connector.
+        if find_error::<ConnectorError>(error).is_some() {
+            return true;
+        }
     }
     // Whatever the client is, only connecting is ever refused.
     find_error::<io::Error>(error)
         .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
+
+/// The connector's own error, whatever failed: the name's resolution, the connection, its time limit.
+#[cfg(feature = "hyper-util")]
+type ConnectorError = <hyper_util::client::legacy::connect::HttpConnector as tower_service::Service<
+    http::Uri,
+>>::Error;
 
 fn never_sent(error: &Error) -> bool {
     // hyper cancels only what it has not begun to write.

@@ -1,17 +1,30 @@
 //! Connections that are refused, reset or left, and streams that are refused.
 
-use std::net::SocketAddr;
+use std::{
+    future::ready,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use h2::Reason;
 use http::HeaderValue;
+use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use portcullis::{call, http::GRPC_PREVIOUS_RPC_ATTEMPTS};
 use tokio::net::TcpListener;
-use tonic::Code;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+use tower::{Layer, service_fn};
 
 use super::{
     kit::{Ear, Heard, client, guarded, stack},
     raw::{Play, Raw, Reply, leaving},
-    wire::ask,
+    wire::{EchoClient, ask},
 };
 
 /// Calls what is there, as idempotent if it is; the answer or the status's code, and what was heard.
@@ -32,6 +45,16 @@ async fn call_at(addr: SocketAddr, idempotent: bool) -> (Result<String, Code>, H
     (answer, ear.heard())
 }
 
+/// Hears what becomes of a call over a channel, which is not idempotent.
+async fn call_over(channel: Channel) -> (Result<String, Code>, Heard) {
+    let ear = Ear::default();
+    let stack = stack().observe(ear.clone()).build().unwrap();
+    let mut client = EchoClient::new(stack.layer(channel));
+    let answer = guarded(client.say(ask("hello"))).await;
+    let answer = answer.map(|answer| answer.into_inner().text).map_err(|status| status.code());
+    (answer, ear.heard())
+}
+
 fn good() -> Play {
     Play::Reply(Reply::trailers(&[("grpc-status", "0")]).message("fine"))
 }
@@ -42,6 +65,37 @@ async fn a_refused_connection_is_tried_again() {
     let addr = listener.local_addr().unwrap();
     drop(listener);
     let (answer, heard) = call_at(addr, false).await;
+    assert_eq!(answer, Err(Code::Unavailable));
+    assert_eq!(heard.attempts, ["failure (connect)"; 3]);
+    assert_eq!(heard.calls, ["failure (connect)"]);
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_found_is_tried_again() {
+    let server = Raw::playing(vec![good()]).await;
+    let addr = server.addr();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let resolver = service_fn(move |_: Name| {
+        let found = asked.fetch_add(1, Ordering::Relaxed) > 0;
+        ready(if found { Ok([addr].into_iter()) } else { Err(io::Error::other("not found")) })
+    });
+    let endpoint = Endpoint::from_static("http://echo.test");
+    let mut connector = HttpConnector::new_with_resolver(resolver);
+    connector.enforce_http(false);
+    let channel = endpoint.connect_with_connector_lazy(connector);
+    let (answer, heard) = call_over(channel).await;
+    assert_eq!(answer.as_deref(), Ok("fine"), "{heard:?}");
+    assert_eq!(heard.attempts, ["failure (connect)", "success"]);
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
+async fn whatever_keeps_a_channel_from_connecting_is_tried_again() {
+    let server = Raw::playing(vec![good()]).await;
+    let nobodys = Ipv4Addr::new(192, 0, 2, 1);
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.addr())).unwrap();
+    let channel = endpoint.local_address(Some(nobodys.into())).connect_lazy();
+    let (answer, heard) = call_over(channel).await;
     assert_eq!(answer, Err(Code::Unavailable));
     assert_eq!(heard.attempts, ["failure (connect)"; 3]);
     assert_eq!(heard.calls, ["failure (connect)"]);
