@@ -142,18 +142,20 @@ impl ServiceConfig {
 
     /// The total limits that the config has, by method. It sets no others.
     pub fn timeouts<C>(&self, mut timeout: TimeoutBuilder<C>) -> TimeoutBuilder<C> {
-        for (name, method) in &self.methods {
-            timeout = match (name.as_str(), method.timeout) {
-                ("", None) => timeout,
-                ("", Some(limit)) => timeout.total(limit),
-                // One without a limit does not take its service's.
-                (name, limit) => {
-                    let own = limit.map_or(Limits::new(), |limit| Limits::new().with_total(limit));
-                    timeout.operation(name, own)
-                }
-            };
+        let rest = self.methods.get("").and_then(|method| method.timeout);
+        // One without a limit takes neither its service's nor the one of the rest.
+        let stacks = match rest {
+            Some(_) => Limits::new().with_total(timeout.limits().total.unwrap_or(Limits::NEVER)),
+            None => Limits::new(),
+        };
+        for (name, method) in self.methods.iter().filter(|(name, _)| !name.is_empty()) {
+            let own = method.timeout.map(|limit| Limits::new().with_total(limit));
+            timeout = timeout.operation(name, own.unwrap_or(stacks));
         }
-        timeout
+        match rest {
+            Some(limit) => timeout.total(limit),
+            None => timeout,
+        }
     }
 
     /// A classifier that knows which codes may be sent again, by method.

@@ -10,7 +10,7 @@ use portcullis::{
     retry::{Attempt, Decision, Policy, Progress, RetryLayer},
     timeout::{TimeoutLayer, engine::Policy as Times},
 };
-use portcullis::{FaultKind, Outcome, Replay};
+use portcullis::{Fault, FaultKind, Hint, Outcome, Replay};
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
@@ -46,6 +46,13 @@ async fn of(name: &str) -> Call {
     call::with().name(name).run(async { Call::current() }).await
 }
 
+/// What follows a first attempt that ended as UNAVAILABLE.
+fn decide(retries: &Policy, call: &Call, pushback: Hint) -> Decision<()> {
+    let fault = Fault::new(FaultKind::Grpc(14), Replay::Safe).with_hint(pushback);
+    let attempt = Attempt::new(1, Outcome::Failure(fault));
+    retries.decide(&attempt, call, clock::now(), Progress::default(), |_| Some(()), || 0)
+}
+
 /// What is refused: where, which field, its value, and what is allowed.
 fn refused(config: &Value) -> String {
     parse(config).unwrap_err().to_string()
@@ -77,7 +84,8 @@ async fn the_method_stands_above_its_service_and_that_above_the_rest() {
     for (name, attempts, limit) in [
         ("shop.Cart/Add", 1, 250),
         ("shop.Stock/List", 1, 250),
-        ("shop.Cart/List", 3, 7_000),
+        // Nothing is put together from two: its service has no limit, though the rest has one.
+        ("shop.Cart/List", 3, 30_000),
         ("shop.Stock/Add", 5, 7_000),
         ("search", 5, 7_000),
     ] {
@@ -116,22 +124,46 @@ fn a_policy_comes_to_the_waits_of_the_document() {
 
 #[test]
 fn throttling_takes_the_place_of_the_budget() {
-    let config = json!({ "retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 } });
+    let config = json!({
+        "methodConfig": [{ "name": [{}], "retryPolicy": policy() }],
+        "retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 }
+    });
     let retries = retries(&parse(&config).unwrap());
     assert!(retries.budget().is_none());
     let throttling = retries.throttling().unwrap();
     assert_eq!((throttling.config().max_tokens, throttling.config().token_ratio), (10, 0.1));
 
-    let failed = Outcome::failure(FaultKind::Grpc(14), Replay::Safe);
     for _ in 0..5 {
-        let (call, now) = (Call::new(), clock::now());
-        let attempt = Attempt::new(1, failed);
-        let decision =
-            retries.decide(&attempt, &call, now, Progress::default(), |_| Some(()), || 0);
-        // The config has no policy, so there is one attempt; failures are counted all the same.
-        assert!(matches!(decision, Decision::GiveUp(Reason::AttemptsUsed { max: 1 })));
+        let _ = decide(&retries, &Call::new(), Hint::None);
     }
     assert!(!throttling.allows());
+    let decision = decide(&retries, &Call::new(), Hint::None);
+    assert!(matches!(decision, Decision::GiveUp(Reason::RetriesThrottled { .. })));
+}
+
+#[tokio::test]
+async fn a_method_without_a_policy_takes_no_tokens_unless_it_is_asked_for_no_retries() {
+    let config = parse(&json!({
+        "methodConfig": [{ "name": [{ "service": "a.B", "method": "C" }], "retryPolicy": policy() }],
+        "retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 }
+    }));
+    let retries = retries(&config.unwrap());
+    let tokens = || retries.throttling().unwrap().tokens();
+    // No status qualifies as retryable there.
+    let decision = decide(&retries, &of("a.B/D").await, Hint::None);
+    assert!(matches!(decision, Decision::GiveUp(Reason::AttemptsUsed { max: 1 })));
+    assert_eq!(tokens(), 10.0);
+    let _ = decide(&retries, &of("a.B/D").await, Hint::Never);
+    assert_eq!(tokens(), 9.0);
+    // What is retryable counts, even if the caller wants no retry of it, or has it where there was none.
+    let _ = decide(&retries, &of("a.B/C").await, Hint::None);
+    assert_eq!(tokens(), 8.0);
+    let once = call::with().name("a.B/C").no_retry().run(async { Call::current() }).await;
+    let _ = decide(&retries, &once, Hint::None);
+    assert_eq!(tokens(), 7.0);
+    let more = call::with().name("a.B/D").max_attempts(2).run(async { Call::current() }).await;
+    assert!(matches!(decide(&retries, &more, Hint::None), Decision::Retry(_)));
+    assert_eq!(tokens(), 6.0);
 }
 
 #[tokio::test]
@@ -257,4 +289,26 @@ fn a_stack_is_built_with_it() {
     let stack = Stack::production("shop").service_config(&parse(&config).unwrap()).build().unwrap();
     assert!(stack.retry().throttling().is_some());
     assert!(stack.check().find("no-budget").is_none());
+}
+
+#[tokio::test]
+async fn a_stack_is_built_with_timeouts_however_short_or_long() {
+    for timeout in ["0.000000001s", "0.05s", "99999999s", "315576000000s"] {
+        let config = parse(&json!({ "methodConfig": [
+            { "name": [{}], "timeout": timeout },
+            { "name": [{ "service": "a.B" }], "timeout": timeout, "retryPolicy": policy() },
+            { "name": [{ "service": "a.C" }] }
+        ] }))
+        .unwrap();
+        let built = Stack::production("shop").service_config(&config).build();
+        let stack = built.unwrap_or_else(|invalid| panic!("{timeout}: {invalid}"));
+        let limit = async |name| {
+            let plan = stack.total().policy().plan(&of(name).await, None, clock::now());
+            plan.whole().map(|until| until.limit)
+        };
+        // What is as good as no limit is none.
+        assert_eq!(limit("a.B/C").await.is_some(), timeout != "315576000000s");
+        assert_eq!(limit("x").await, limit("a.B/C").await);
+        assert_eq!(limit("a.C/D").await, Some(30_000 * MS));
+    }
 }

@@ -356,7 +356,7 @@ impl Policy {
             Err(_) => None,
         };
         let throttled = match same {
-            None => self.failed(attempt.outcome),
+            None => self.failed(attempt.outcome, call),
             Some(_) => Ok(()),
         };
         allowed?;
@@ -391,9 +391,13 @@ impl Policy {
 
     /// Notes that an attempt failed, where that is of consequence: another might mend it, or the peer asked
     /// for none. Whether there may be another.
-    fn failed(&self, outcome: Outcome) -> Result<(), Reason> {
+    fn failed(&self, outcome: Outcome, call: &Call) -> Result<(), Reason> {
         let Brake::Throttling(throttling) = &self.brake else { return Ok(()) };
-        let counts = outcome.replay() != Some(Replay::Forbidden) || outcome.hint() == Hint::Never;
+        // An operation that has one attempt by the settings has nothing that qualifies as retryable; that a
+        // caller wants no retry takes nothing from what its failure tells of the peer.
+        let retries = self.rules(call).max_attempts > 1 || self.max_attempts(call) > 1;
+        let retryable = retries && outcome.replay() != Some(Replay::Forbidden);
+        let counts = retryable || outcome.hint() == Hint::Never;
         // What a layer of ours refused, the peer never saw.
         if !counts || outcome.kind() == Some(FaultKind::Rejected) {
             return Ok(());

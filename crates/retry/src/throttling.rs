@@ -12,8 +12,8 @@ use crate::ThrottlingConfig;
 /// Switches retries off while too large a share of the attempts fails, as a gRPC service config has it
 /// (gRFC A6, "Throttling Retry Attempts"). It takes the place of a [`Budget`](crate::Budget).
 ///
-/// Each attempt that fails so that another might mend it, or that the peer asked not to repeat, takes a
-/// token; each success gives back a part of one. There are retries as long as more than half of the tokens
+/// Each attempt that fails so that another might mend it, where the settings or the caller allow others, or
+/// that the peer asked not to repeat, takes a token; each success gives back a part of one. There are retries as long as more than half of the tokens
 /// are left. Unlike a budget, it bounds nothing before failures have come: a burst of calls that all fail at
 /// one moment are all retried.
 ///
@@ -92,7 +92,7 @@ impl Throttling {
         let count = &*self.count;
         // As long as all goes well, threads only read the word.
         if count.left_milli.load(Ordering::Relaxed) < count.max_milli {
-            count.update(|left| count.max_milli.min(left + count.ratio_milli));
+            count.update(|left| count.max_milli.min(left.saturating_add(count.ratio_milli)));
         }
     }
 
@@ -145,6 +145,16 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_success_gives_back_all_there_can_be_however_much_it_is_worth() {
+        for ratio in [1_000.5, 1e17, 1e300, f64::MAX] {
+            let throttling = Throttling::new(ThrottlingConfig::new(10, ratio)).unwrap();
+            let _ = (throttling.failed(), throttling.failed());
+            throttling.succeeded();
+            assert_eq!(throttling.tokens(), 10.0, "{ratio}");
+        }
+    }
 
     #[test]
     fn decimals_beyond_the_third_are_ignored() {

@@ -133,6 +133,20 @@ impl<C> TimeoutBuilder<C> {
         self
     }
 
+    /// The limits set so far for calls of no listed operation.
+    ///
+    /// ```
+    /// use portcullis_timeout::TimeoutLayer;
+    /// use std::time::Duration;
+    ///
+    /// let minute = Duration::from_secs(60);
+    /// assert_eq!(TimeoutLayer::builder("search").total(minute).limits().total, Some(minute));
+    /// ```
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
     /// Limits the whole call, its body included. Above 0; unset at first. Either this or
     /// [`attempt`](Self::attempt).
     ///
