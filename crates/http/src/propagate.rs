@@ -32,8 +32,8 @@ pub const GRPC_PREVIOUS_RPC_ATTEMPTS: HeaderName =
 /// the `tracestate` that came with the trace, both in place of what the request had.
 ///
 /// gRPC requests always carry `grpc-timeout` with what is left of the deadline, and
-/// `grpc-previous-rpc-attempts` from the second attempt on. HTTP has no such headers of its own;
-/// name the ones your servers read:
+/// `grpc-previous-rpc-attempts` from the second attempt on; a first attempt has none, whatever the
+/// request came with. HTTP has no such headers of its own; name the ones your servers read:
 ///
 /// ```
 /// use http::HeaderName;
@@ -115,8 +115,13 @@ impl PropagateLayer {
             let left = own.map_or(left, |own| own.min(left));
             headers.insert(GRPC_TIMEOUT, format_grpc_timeout(left));
         }
-        if let previous @ 1.. = call.attempt().saturating_sub(1) {
-            headers.insert(GRPC_PREVIOUS_RPC_ATTEMPTS, HeaderValue::from(previous));
+        match call.attempt() {
+            0 => {}
+            // Those of a request that is handed on were made by somebody else.
+            1 => drop(headers.remove(GRPC_PREVIOUS_RPC_ATTEMPTS)),
+            attempt => {
+                headers.insert(GRPC_PREVIOUS_RPC_ATTEMPTS, HeaderValue::from(attempt - 1));
+            }
         }
     }
 }
@@ -280,6 +285,23 @@ mod tests {
             .await;
         assert!(!headers.contains_key(trace_context::TRACESTATE));
         assert!(headers[trace_context::TRACEPARENT].to_str().unwrap().ends_with("-00"));
+    }
+
+    #[tokio::test]
+    async fn attempts_of_a_call_before_are_not_handed_on() {
+        let handed_on = async |attempt| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(GRPC_PREVIOUS_RPC_ATTEMPTS, HeaderValue::from_static("7"));
+            let writing = async {
+                PropagateLayer::new().write(&mut headers);
+                headers.get(GRPC_PREVIOUS_RPC_ATTEMPTS).cloned()
+            };
+            Call::new().with_attempt(attempt).in_scope(writing).await
+        };
+        assert_eq!(handed_on(1).await, None);
+        assert_eq!(handed_on(2).await, Some(HeaderValue::from(1)));
+        assert_eq!(handed_on(0).await, Some(HeaderValue::from(7)), "nobody here counts");
     }
 
     #[tokio::test]

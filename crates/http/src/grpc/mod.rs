@@ -312,7 +312,12 @@ where
     }
 
     fn for_retry(&self, result: Result<&Response<B>, &Error>, call: &Call) -> Outcome {
-        match result.map(head) {
+        // No status follows a head that is all there is.
+        let settled = |response: &Response<B>| {
+            let ended = || (code_of(response.status()), hint::grpc_pushback(response.headers()));
+            head(response).or_else(|| response.body().is_end_stream().then(ended))
+        };
+        match result.map(settled) {
             Ok(None | Some((code::OK, _))) => Outcome::Success,
             Ok(Some((code, hint))) => {
                 let table = Table { retryable: self.of(call), ..self.table };
@@ -427,6 +432,19 @@ mod tests {
         for status in ["1", "3", "5", "16"] {
             assert_eq!(for_retry(&grpc, &call, status), Outcome::Ignored, "{status}");
         }
+    }
+
+    #[test]
+    fn a_head_that_is_all_there_is_and_has_no_status_is_a_failure_to_retry_too() {
+        let verdict = |grpc: &GrpcClassifier, body: &str| {
+            grpc.for_retry(Ok(&Response::new(body.to_owned())), &Call::new())
+        };
+        let unknown = |replay| Outcome::failure(FaultKind::Grpc(2), replay);
+        let grpc = GrpcClassifier::new();
+        assert_eq!(verdict(&grpc, ""), unknown(Replay::Forbidden));
+        assert_eq!(verdict(&grpc, "message"), Outcome::Success);
+        let grpc = grpc.retryable(GrpcRetryable::of(GrpcCodes::UNKNOWN));
+        assert_eq!(verdict(&grpc, ""), unknown(Replay::Safe));
     }
 
     #[tokio::test]
