@@ -62,7 +62,7 @@ pub trait Record: Observer + Any {
 
 /// The record of a call that one thread runs right now. It [lies](crate::call::lay) there, and is
 /// written without a lock.
-pub trait Sheet: Any + Send {
+pub trait Sheet: Any + Send + Sync {
     /// Where the call stands in its trace.
     fn context(&self) -> TraceContext;
 

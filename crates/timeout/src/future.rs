@@ -1,7 +1,9 @@
 //! The future of a call under limits.
 
 use std::{
-    fmt, mem,
+    fmt,
+    marker::PhantomPinned,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -70,6 +72,9 @@ pin_project! {
             // Set when the inner future is first found pending and no layer below left one that
             // runs out in time.
             timer: Timer,
+            // A layer above relies on the timer that it left where this lies.
+            #[pin]
+            lies: PhantomPinned,
         },
         // Its time was up before the inner service could be called: the plan says which.
         Refused { of: Box<(Plan, Call)> },
@@ -93,7 +98,8 @@ pub(crate) enum Teller {
 impl<F, C> ResponseFuture<F, C> {
     #[inline]
     pub(crate) fn called(inner: Scoped<F>, kept: Kept, classify: C, teller: Teller) -> Self {
-        Self { state: State::Called { inner, kept, timer: Timer::default() }, classify, teller }
+        let state = State::Called { inner, kept, timer: Timer::default(), lies: PhantomPinned };
+        Self { state, classify, teller }
     }
 
     #[cold]
@@ -114,7 +120,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (plan, call, until) = match this.state.project() {
-            StateProj::Called { mut inner, kept, timer } => {
+            StateProj::Called { mut inner, kept, timer, .. } => {
                 TIMER.with(LeftTimer::forget);
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {

@@ -54,7 +54,10 @@ impl Place {
         let Some(parent) = Live::of(outer) else {
             return match outer.record() {
                 Some(record) => Self::under(record.context(), record.state()),
-                None => Self::begin(|_| true),
+                // It was left behind, in a scope that this one is not in.
+                None => Self::begin(|id| {
+                    recorder.is_none_or(|recorder| recorder.hub().sampler.is_of_the_share(id))
+                }),
             };
         };
         let root = parent.root().unwrap_or(&parent).clone();

@@ -82,7 +82,9 @@ where
             Live::call(&self.shared, call, now, |about| self.describe.describe(&req, about));
         let child = child.with_attempt(0);
         if let Some(voice) = &self.shared.voice {
-            writing.run(|| voice.tell(&child, now, || What::Started));
+            // Whoever hears it is in the call around this one, whose record is to be at hand.
+            let told = writing.run(|| child.clone());
+            voice.tell(&told, now, || What::Started);
         }
         let inner = writing.run(|| child.enter(now, || self.inner.call(req)));
         let capture = O::TAKES.then(|| self.capture.clone());

@@ -8,9 +8,12 @@ mod timer;
 
 use std::{
     fmt,
+    hash::BuildHasher,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use foldhash::fast::RandomState;
 
 pub use self::{
     operation::Operation,
@@ -67,7 +70,8 @@ struct Mark(u64);
 #[derive(Default)]
 struct Company {
     orders: Option<Arc<Orders>>,
-    /// The span of who keeps the record; `None` if nobody does.
+    /// What tells the record from every other: its span, or a number drawn for one that continues
+    /// another's. `None` if nobody keeps one.
     span: Option<SpanId>,
     /// Who keeps it. `None` where the scope that the call is in has it: see [`Call::here`].
     record: Option<Arc<dyn Record>>,
@@ -271,7 +275,8 @@ impl Call {
         self
     }
 
-    /// A child whose record is kept by `record`, in place of who kept its parent's.
+    /// A child whose record is kept by `record`, in place of who kept its parent's. The record is known
+    /// by its span, which is to be its own.
     #[must_use]
     #[inline]
     pub fn with_record(mut self, record: Arc<dyn Record>) -> Self {
@@ -294,7 +299,10 @@ impl Call {
     /// allocates; a layer that keeps records has [`with_record`](Self::with_record).
     #[must_use]
     pub fn with_trace(self, trace: impl Into<RemoteTrace>) -> Self {
-        self.with_record(Arc::new(trace.into()))
+        let mut call = self.with_record(Arc::new(trace.into()));
+        // The span is not this record's own: that of the call which it is may well be at hand.
+        call.company.span = SpanId::new(RandomState::default().hash_one(())).or(call.company.span);
+        call
     }
 
     /// Runs a future with this call current: around every poll and around its drop.

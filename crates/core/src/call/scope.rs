@@ -103,7 +103,9 @@ pub(super) fn state(span: SpanId) -> Option<Arc<str>> {
 }
 
 fn held(span: SpanId) -> Option<Arc<dyn Record>> {
-    if SPAN.with(Cell::get) != Some(span) {
+    // A record that lies on the desk is not held: if it is not at hand it is being written, and what is
+    // held is that of a scope around it.
+    if SPAN.with(Cell::get) != Some(span) || sheet::lies(Some(span)) {
         return None;
     }
     RECORD.try_with(|record| record.borrow().clone()).unwrap_or_default()

@@ -126,7 +126,9 @@ fn note_a_refusal(event: &Event<'_>, teller: Option<Label>) -> bool {
 #[cfg(all(test, not(portcullis_loom)))]
 mod tests {
     use super::*;
-    use crate::{Call, LayerKind, Observer, TraceContext, TraceId, Voice, clock, sync::Mutex};
+    use crate::{
+        Call, LayerKind, Observer, RemoteTrace, TraceContext, TraceId, Voice, clock, sync::Mutex,
+    };
 
     /// Notes which attempts it was told of, and who wrote of them.
     #[derive(Default)]
@@ -246,6 +248,32 @@ mod tests {
         assert_eq!(*written.0.lock(), [("sheet", 2)]);
     }
 
+    /// Runs `f` in a call that continues the span 7 with this `tracestate`.
+    fn continued(state: &str, f: impl FnOnce()) {
+        let trace = RemoteTrace { context: context(7), state: Some(state.into()) };
+        drop(Call::current().with_trace(trace).enter(clock::now(), || {
+            for call in [Call::here(), Call::current()] {
+                assert_eq!(call.trace(), Some(context(7)));
+                assert_eq!(call.tracestate().as_deref(), Some(state));
+                tell(&call, 1);
+            }
+            f();
+        }));
+    }
+
+    #[test]
+    fn another_trace_takes_the_place_of_the_record_though_it_stands_at_the_same_span() {
+        let written = Arc::default();
+        record(&written, 7, || {
+            continued("vendor=1", || {
+                continued("vendor=2", || ());
+                assert_eq!(Call::current().tracestate().as_deref(), Some("vendor=1"));
+            });
+            tell(&Call::here(), 2);
+        });
+        assert_eq!(*written.0.lock(), [("sheet", 2)]);
+    }
+
     #[test]
     fn a_panic_takes_the_sheet_from_the_desk() {
         let written: Arc<Written> = Arc::default();
@@ -308,16 +336,22 @@ mod tests {
             }
         }
 
-        let written = Arc::<Written>::default();
+        let (outer, written) = (Arc::<Written>::default(), Arc::<Written>::default());
+        let around = Call::new().with_record(Arc::new(Of(outer.clone(), context(6))));
         let context = context(7);
         let asking = Asking(Of(written.clone(), context));
         let mut sheet: Option<Box<dyn Sheet>> = Some(Box::new(asking));
-        lay(context.span_id, &mut sheet, || {
-            let call = Call::new().with_sheet(context.span_id);
-            let voice = Voice::new(LayerKind::RateLimit, "limit");
-            voice.tell(&call, clock::now(), || What::Rejected { rejection: &Asks });
-            tell(&call, 1);
-        });
+        drop(around.enter(clock::now(), || {
+            lay(context.span_id, &mut sheet, || {
+                drop(Call::new().with_sheet(context.span_id).enter(clock::now(), || {
+                    let call = Call::here();
+                    let voice = Voice::new(LayerKind::RateLimit, "limit");
+                    voice.tell(&call, clock::now(), || What::Rejected { rejection: &Asks });
+                    tell(&call, 1);
+                }));
+            });
+        }));
         assert_eq!(*written.0.lock(), [("sheet", 0), ("sheet", 1)]);
+        assert_eq!(*outer.0.lock(), [], "it is not told to who keeps another record");
     }
 }

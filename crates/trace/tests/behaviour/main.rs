@@ -1,6 +1,7 @@
 //! What the layer, the scopes, the recorder and the stores do.
 
 mod calls;
+mod desk;
 mod fakes;
 mod handover;
 mod opened;
