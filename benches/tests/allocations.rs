@@ -52,13 +52,13 @@ fn a_stack_of_layers_allocates_nothing() {
 }
 
 #[test]
-fn a_recorded_call_allocates_once_whatever_the_layers_inside_have_to_tell() {
-    assert_eq!(allocated(trace(0.0).layer(AtOnce), || ()), 1, "alone");
-    assert_eq!(allocated(trace(0.0).layer(stack(AtOnce)), || ()), 1, "with a stack inside");
+fn a_recorded_call_allocates_nothing_whatever_the_layers_inside_have_to_tell() {
+    assert_eq!(allocated(trace(0.0).layer(AtOnce), || ()), 0, "alone");
+    assert_eq!(allocated(trace(0.0).layer(stack(AtOnce)), || ()), 0, "with a stack inside");
 }
 
 #[test]
-fn a_call_in_a_scope_allocates_at_most_once_too() {
+fn a_call_in_a_scope_allocates_no_more_than_the_scope() {
     let recorder = recorder(0.0);
     let layer = TraceLayer::builder("test").recorder(&recorder).build().unwrap();
     let mut service = layer.layer(AtOnce);
@@ -76,7 +76,7 @@ fn a_call_in_a_scope_allocates_at_most_once_too() {
     run(64);
     let few = allocation_counter::measure(|| run(4)).count_total;
     let many = allocation_counter::measure(|| run(36)).count_total;
-    assert!(many - few <= 32, "{many} for 36 calls, {few} for 4");
+    assert!(many <= few, "{many} for 36 calls, {few} for 4");
 }
 
 #[test]
