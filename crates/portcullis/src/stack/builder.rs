@@ -109,9 +109,10 @@ impl StackBuilder {
     }
 }
 
-impl<K, C> StackBuilder<K, C> {
+impl<K> StackBuilder<K, HttpClassifier> {
     /// Makes it a stack for gRPC, in front of tonic's channel or of any other client of gRPC over
-    /// HTTP/2. What was set so far stays, but for the way calls are judged and requests are kept.
+    /// HTTP/2. What was set so far stays, but for the way calls are judged and requests are kept: a
+    /// classifier of gRPC's, or a service config, is set after it.
     ///
     /// `wrap` puts a body that is kept while it is sent into the client's own type: for tonic,
     /// `tonic::body::Body::new`.
@@ -253,6 +254,31 @@ impl<K, C, By, O> StackBuilder<K, C, By, O> {
 
     /// Timeouts and retries as a gRPC service config has them, and calls judged as gRPC's, with the
     /// retryable codes of the config. What is set afterwards stands above it.
+    ///
+    /// In a stack [for gRPC](Self::grpc) it comes after that, which judges calls in a way of its own:
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+    /// use portcullis::{Error, ServiceConfig, Stack};
+    ///
+    /// type Body = UnsyncBoxBody<Bytes, Error>;
+    ///
+    /// let config = ServiceConfig::parse("{}")?;
+    /// let stack = Stack::production("shop").grpc::<Body, Body>(Body::new).service_config(&config);
+    /// # let _ = stack.build()?;
+    /// # Ok::<_, portcullis::Invalid>(())
+    /// ```
+    ///
+    /// ```compile_fail,E0599
+    /// # use bytes::Bytes;
+    /// # use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+    /// # use portcullis::{Error, ServiceConfig, Stack};
+    /// # type Body = UnsyncBoxBody<Bytes, Error>;
+    /// # let config = ServiceConfig::parse("{}")?;
+    /// let stack = Stack::production("shop").service_config(&config).grpc::<Body, Body>(Body::new);
+    /// # Ok::<_, portcullis::Invalid>(())
+    /// ```
     #[cfg(feature = "service-config")]
     pub fn service_config(
         self,
