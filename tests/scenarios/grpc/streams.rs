@@ -6,17 +6,19 @@ use std::sync::{
 };
 
 use futures_util::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use portcullis::http::BufferBody;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status, body::Body};
-use tower::Layer;
+use tower::{Layer, Service, ServiceExt};
 
 use super::{
     kit::{Ear, channel, client, guarded, stack, status},
     raw::{Play, Raw, Reply},
     server::Upstream,
-    wire::{EchoClient, ask},
+    wire::{EchoClient, answer, ask, framed},
 };
 
 /// Fails the first so many calls before it reads their bodies.
@@ -146,4 +148,26 @@ async fn a_long_stream_is_no_failure_when_its_reader_goes() {
     })
     .await;
     assert_eq!(ear.heard().calls, ["cancelled"]);
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_is_the_callers_doing() {
+    let server = Upstream::well().await;
+    for after in [0, 1] {
+        let ear = Ear::default();
+        let stack = stack().observe(ear.clone()).build().unwrap();
+        let frames = (0..after).map(|_| Ok(Frame::data(framed(&answer("hello")))));
+        let broken = Err(Status::internal("out of paper"));
+        let body = Body::new(StreamBody::new(stream::iter(frames.chain([broken]))));
+        let request = http::Request::post("http://echo/test.Echo/Collect")
+            .header("content-type", "application/grpc")
+            .body(body)
+            .unwrap();
+        let mut service = stack.layer(channel(server.addr()));
+        let response = guarded(async { service.ready().await?.call(request).await }).await;
+        let status = Status::from_error(response.expect_err("nobody can answer it").into());
+        assert_eq!(ear.heard().attempts, ["ignored"], "after {after}: {status:?}");
+        assert_eq!(ear.heard().calls, ["ignored"], "after {after}: {status:?}");
+        assert!(server.calls() <= 1);
+    }
 }
