@@ -8,8 +8,10 @@ use std::{
     thread,
 };
 
+use portcullis_core::{Call, LayerKind, Voice, What, clock};
 use portcullis_testkit::{Script, ScriptedService, Step, call as send};
 use portcullis_trace::{Query, Recorder, Status, TraceLayer, TraceScope};
+use tower::{ServiceExt, service_fn};
 use tower_layer::Layer;
 
 #[tokio::test]
@@ -47,5 +49,39 @@ async fn calls_that_are_dropped_with_their_threads_locals_are_recorded() {
     for trace in traces {
         assert_eq!((trace.status, trace.calls.len()), (Status::Cancelled, 1));
         assert_eq!(trace.calls[0].status, Status::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn what_was_told_of_a_call_until_its_threads_locals_are_dropped_is_in_its_record() {
+    type Held = RefCell<Option<Box<dyn std::any::Any>>>;
+    thread_local! { static HELD: Held = const { RefCell::new(None) }; }
+
+    for held_first in [true, false] {
+        let recorder = Recorder::builder().sample_rate(1.0).build().unwrap();
+        let layer = TraceLayer::builder("search").recorder(&recorder).build().unwrap();
+        let tells = service_fn(|()| async {
+            for attempt in [1, 2] {
+                let voice = Voice::new(LayerKind::Retry, "search");
+                voice.tell(&Call::current(), clock::now(), || What::Attempting { attempt });
+            }
+            std::future::pending::<Result<(), portcullis_core::Error>>().await
+        });
+        let client = layer.layer(tells);
+        thread::spawn(move || {
+            if held_first {
+                HELD.set(Some(Box::new(())));
+            }
+            let mut future = Box::pin(client.oneshot(()));
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(future.as_mut().poll(cx).is_pending());
+            HELD.set(Some(Box::new(future)));
+        })
+        .join()
+        .unwrap();
+        recorder.flush().await;
+        let traces = recorder.store().query(&Query::new()).unwrap().traces;
+        let [call] = &traces[0].calls[..] else { panic!("{traces:?}") };
+        assert_eq!((call.status, call.events.len()), (Status::Cancelled, 2));
     }
 }

@@ -201,28 +201,3 @@ async fn what_begins_in_a_call_whose_record_stayed_behind_is_sampled_as_any_trac
     assert_eq!(call.trace().map(|trace| trace.sampled), Some(false));
     drop(done);
 }
-
-#[tokio::test]
-async fn a_call_that_is_dropped_with_its_thread_is_recorded_all_the_same() {
-    type Kept = std::cell::RefCell<Option<Box<dyn std::any::Any>>>;
-    thread_local! { static KEPT: Kept = const { std::cell::RefCell::new(None) }; }
-
-    for kept_first in [true, false] {
-        let recorder = recorder();
-        let client = client(&recorder, None);
-        std::thread::spawn(move || {
-            if kept_first {
-                KEPT.set(Some(Box::new(())));
-            }
-            let mut future = Box::pin(client.oneshot("a".into()));
-            let cx = &mut Context::from_waker(Waker::noop());
-            assert!(future.as_mut().poll(cx).is_pending());
-            KEPT.set(Some(Box::new(future)));
-        })
-        .join()
-        .unwrap();
-        let trace = one(&recorder).await;
-        assert_eq!(trace.calls[0].status.as_str(), "cancelled");
-        assert_eq!(trace.calls[0].events.len(), 2);
-    }
-}
