@@ -35,26 +35,7 @@ pub(crate) fn error_type(kind: FaultKind) -> Cow<'static, str> {
 
 /// The name of a gRPC status (gRPC, "Status codes and their use"); what is none is `UNKNOWN`.
 pub(crate) fn grpc_status(code: u8) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.get(usize::from(code)).copied().unwrap_or("UNKNOWN")
+    FaultKind::GRPC_NAMES.get(usize::from(code)).copied().unwrap_or("UNKNOWN")
 }
 
 /// Why no other attempt follows.

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::BitOr};
 
-use portcullis_core::{Hint, Replay};
+use portcullis_core::{FaultKind, Hint, Replay};
 
 /// A set of gRPC's status codes.
 ///
@@ -37,27 +37,6 @@ pub struct GrpcRetryable {
     if_idempotent: GrpcCodes,
     on_pushback: GrpcCodes,
 }
-
-/// The codes by number, from 0.
-const NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 // ===== impl GrpcCodes =====
 
@@ -104,14 +83,15 @@ impl GrpcCodes {
     /// The set of this one code; `None` if gRPC has no such code.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        (usize::from(code) < NAMES.len()).then(|| Self::of(code))
+        (usize::from(code) < FaultKind::GRPC_NAMES.len()).then(|| Self::of(code))
     }
 
     /// The set of the code of this name, in capitals or not: `UNAVAILABLE`. `None` if gRPC has no such
     /// code.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        let code = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name))?;
+        let code =
+            FaultKind::GRPC_NAMES.iter().position(|known| known.eq_ignore_ascii_case(name))?;
         u8::try_from(code).ok().map(Self::of)
     }
 
@@ -148,7 +128,8 @@ impl BitOr for GrpcCodes {
 
 impl fmt::Display for GrpcCodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = NAMES.iter().zip(0..).filter(|(_, code)| self.contains(*code));
+        let mut names =
+            FaultKind::GRPC_NAMES.iter().zip(0..).filter(|(_, code)| self.contains(*code));
         if let Some((first, _)) = names.next() {
             f.write_str(first)?;
         }
@@ -228,7 +209,7 @@ mod tests {
 
     #[test]
     fn every_code_is_known_by_its_number_and_by_its_name() {
-        for (name, code) in NAMES.iter().zip(0..) {
+        for (name, code) in FaultKind::GRPC_NAMES.iter().zip(0..) {
             let set = GrpcCodes::from_code(code).unwrap();
             assert_eq!(GrpcCodes::from_name(name), Some(set));
             assert_eq!(GrpcCodes::from_name(&name.to_lowercase()), Some(set));

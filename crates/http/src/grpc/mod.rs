@@ -80,27 +80,6 @@ mod code {
     pub(super) const UNAUTHENTICATED: u8 = 16;
 }
 
-/// All codes by name.
-const NAMES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 /// Trailers that say a deadline ran out, for a body that is ended here.
 pub(crate) fn deadline_exceeded(message: &str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
@@ -147,8 +126,8 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Tells the records a status that is not OK by its name. To a breaker many of them are successes.
 pub(crate) fn note_status(headers: &HeaderMap, done: &Completion) {
-    let name = status(headers).and_then(|(code, _)| NAMES.get(usize::from(code)));
-    if let Some(name) = name.filter(|name| **name != NAMES[0]) {
+    let name = status(headers).and_then(|(code, _)| FaultKind::GRPC_NAMES.get(usize::from(code)));
+    if let Some(name) = name.filter(|name| **name != FaultKind::GRPC_NAMES[0]) {
         done.note("grpc.status", name);
     }
 }
