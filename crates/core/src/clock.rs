@@ -3,7 +3,13 @@
 //! Monotonic time comes from tokio, so that a paused runtime clock drives every layer; outside a
 //! runtime it is the system's. Engines never call this: they are told the time.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{task::coop, time::Sleep};
 
 /// The monotonic time, as a paused tokio clock would have it.
 #[must_use]
@@ -26,6 +32,15 @@ pub fn wall() -> SystemTime {
 pub fn after(at: Instant, by: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
     at.checked_add(by.min(FAR)).unwrap_or(at)
+}
+
+/// Whether a limit has run out that ends a call, or a body.
+///
+/// What is under the limit may use up the task's budget whenever it is polled, and would otherwise outrun
+/// it. A timer that ends something once needs no budget for that.
+#[inline]
+pub fn run_out(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
+    Pin::new(&mut coop::unconstrained(timer)).poll(cx)
 }
 
 #[cfg(test)]

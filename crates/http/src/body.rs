@@ -15,10 +15,7 @@ use portcullis_core::{
     call::{self, LeftTimer},
     clock,
 };
-use tokio::{
-    task::coop,
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::grpc::{self, Table};
 
@@ -342,9 +339,7 @@ impl Watching {
         if timer.deadline() != at {
             timer.as_mut().reset(at);
         }
-        // A body that uses up the task's budget on every poll would otherwise outrun its limit. The
-        // timer ends a body once, and needs no budget for that.
-        let ran_out = Pin::new(&mut coop::unconstrained(timer.as_mut())).poll(cx);
+        let ran_out = clock::run_out(timer.as_mut(), cx);
         if ran_out.is_pending() {
             // What is around a body keeps it until its end, though it need not be pinned.
             TIMER.with(|left| left.leave(cx, until.at, inner));

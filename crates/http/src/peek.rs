@@ -11,11 +11,8 @@ use bytes::Buf;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use portcullis_core::Call;
-use tokio::{
-    task::coop,
-    time::{Sleep, sleep_until},
-};
+use portcullis_core::{Call, clock};
+use tokio::time::{Sleep, sleep_until};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -203,11 +200,8 @@ where
         let first = match Pin::new(response.body_mut()).poll_frame(cx) {
             Poll::Ready(first) => Some(first),
             Poll::Pending => {
-                // A body that uses up the task's budget on every poll would otherwise outrun it.
                 let timer = timer.as_pin_mut();
-                ready!(timer.map_or(Poll::Pending, |timer| {
-                    Pin::new(&mut coop::unconstrained(timer)).poll(cx)
-                }));
+                ready!(timer.map_or(Poll::Pending, |timer| clock::run_out(timer, cx)));
                 None
             }
         };

@@ -360,9 +360,5 @@ fn until_deadline(
     if timer.is_none() {
         timer.set(Some(sleep_until(deadline.into())));
     }
-    // An inner service that uses up the task's budget whenever it is asked would otherwise outrun the
-    // deadline. The timer ends a call once, and needs no budget for that.
-    timer
-        .as_pin_mut()
-        .map_or(Poll::Pending, |timer| Pin::new(&mut coop::unconstrained(timer)).poll(cx))
+    timer.as_pin_mut().map_or(Poll::Pending, |timer| clock::run_out(timer, cx))
 }

@@ -7,10 +7,8 @@ use std::{
     time::Instant,
 };
 
-use tokio::{
-    task::coop,
-    time::{Sleep, sleep_until},
-};
+use portcullis_core::clock;
+use tokio::time::{Sleep, sleep_until};
 
 /// A timer, or room for one. It lies behind a pointer, for the future it is part of is moved through
 /// every layer above before there is anything to wait for.
@@ -50,9 +48,7 @@ impl Timer {
         let Some(timer) = self.0.as_mut().and_then(|place| place.as_mut().as_pin_mut()) else {
             return Poll::Pending;
         };
-        // An inner future that uses up the task's budget on every poll would otherwise outrun its limit.
-        // The timer ends a call once, and needs no budget for that.
-        Pin::new(&mut coop::unconstrained(timer)).poll(cx)
+        clock::run_out(timer, cx)
     }
 
     /// Lets go of it.

@@ -8,12 +8,9 @@ use std::{
 
 use http::Response;
 use pin_project_lite::pin_project;
-use portcullis_core::{Completion, Error, FaultKind, Outcome, Replay, Until, call::Scoped};
+use portcullis_core::{Completion, Error, FaultKind, Outcome, Replay, Until, call::Scoped, clock};
 use portcullis_http::inbound;
-use tokio::{
-    task::coop,
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 
 use super::Body;
 
@@ -87,9 +84,7 @@ where
                 this.timer.set(Some(sleep_until(until.at.into())));
             }
             if let Some(timer) = this.timer.as_mut().as_pin_mut()
-                // A handler that uses up the task's budget on every poll would otherwise outrun its
-                // limit. The timer ends a request once, and needs no budget for that.
-                && Pin::new(&mut coop::unconstrained(timer)).poll(cx).is_pending()
+                && clock::run_out(timer, cx).is_pending()
             {
                 return Poll::Pending;
             }
