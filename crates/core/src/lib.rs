@@ -46,6 +46,7 @@ pub mod sync;
 mod trace;
 #[cfg(feature = "tracing")]
 mod tracing;
+mod voice;
 
 #[cfg(feature = "tracing")]
 pub use self::tracing::Tracing;
@@ -56,7 +57,7 @@ pub use self::{
     error::{
         BoxError, Elapsed, Error, Phase, Rejection, RejectionKind, find_error, find_rejection,
     },
-    event::{Answer, Event, LayerKind, Observer, State, Voice, What},
+    event::{Answer, Event, LayerKind, Observer, State, What},
     invalid::Invalid,
     judged::Judged,
     keep::{ByClone, Cloned, Keep, Kept},
@@ -68,4 +69,5 @@ pub use self::{
     reason::Reason,
     registry::Registry,
     trace::{ParseIdError, Record, RemoteTrace, Sheet, SpanId, TraceContext, TraceId},
+    voice::Voice,
 };

@@ -39,6 +39,7 @@
 mod backoff;
 mod budget;
 mod config;
+mod decision;
 mod engine;
 mod error;
 mod future;
@@ -49,7 +50,8 @@ mod throttling;
 pub use self::{
     budget::{Budget, Withdrawal},
     config::{Backoff, BudgetConfig, Jitter, OperationConfig, RetryConfig, ThrottlingConfig},
-    engine::{Attempt, Decision, Opinion, Plan, Policy, Progress, Waits},
+    decision::{Attempt, Decision, Opinion, Plan, Progress, Waits},
+    engine::Policy,
     error::Exhausted,
     future::ResponseFuture,
     layer::{RetryBuilder, RetryLayer},
