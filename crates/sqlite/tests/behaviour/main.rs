@@ -1,6 +1,8 @@
 //! What the store does with its file.
 
 mod conformance;
+#[cfg(target_os = "linux")]
+mod disk;
 mod fakes;
 mod files;
 mod limits;
