@@ -14,7 +14,7 @@ use h2::Reason;
 use http::HeaderValue;
 use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
 use portcullis::{call, http::GRPC_PREVIOUS_RPC_ATTEMPTS};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -132,6 +132,35 @@ async fn what_a_leaving_server_did_not_process_is_sent_again() {
     assert_eq!(answer.as_deref(), Ok("fine"), "{heard:?}");
     assert_eq!(heard.attempts, ["failure (other)", "failure (other)", "success"]);
     assert_eq!(heard.calls, ["success"]);
+}
+
+#[tokio::test]
+async fn streams_on_a_connection_that_leaves_come_to_their_end_while_others_go_to_the_next() {
+    let end = Arc::new(Notify::new());
+    let long = Reply::trailers(&[("grpc-status", "0")]).message("one").message("two");
+    let server = Raw::playing(vec![Play::LeaveThen(long, end.clone()), good()]).await;
+    let ear = Ear::default();
+    let stack = stack().observe(ear.clone()).build().unwrap();
+    let mut client = client(&stack, server.addr());
+    guarded(async {
+        let mut answers = client.count(ask("2")).await.unwrap().into_inner();
+        for _ in 0..20 {
+            assert_eq!(client.say(ask("hello")).await.unwrap().into_inner().text, "fine");
+        }
+        assert_eq!((ear.heard().calls.len(), server.connections()), (20, 2));
+        end.notify_one();
+        for text in ["one", "two"] {
+            assert_eq!(answers.message().await.unwrap().unwrap().text, text);
+        }
+        assert_eq!(answers.message().await.unwrap(), None);
+    })
+    .await;
+    assert_eq!(ear.heard().calls, ["success"; 21]);
+    assert_eq!(
+        server.requests(),
+        21,
+        "one that came to the connection too late is sent to the next"
+    );
 }
 
 #[tokio::test]

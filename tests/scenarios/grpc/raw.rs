@@ -18,7 +18,7 @@ use portcullis::sync::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
 };
 
@@ -35,6 +35,8 @@ pub(crate) enum Play {
     Reset(Reason),
     /// It ends the whole connection with this reason before any head.
     GoAway(Reason),
+    /// It answers, lets the connection take no further requests, and ends this one when it is told.
+    LeaveThen(Reply, Arc<Notify>),
     /// It closes the connection without a word.
     Close,
     /// It never answers.
@@ -75,6 +77,7 @@ struct Seen {
     heads: Mutex<Vec<Parts>>,
     bodies: Mutex<Vec<usize>>,
     streams: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 type Script = Arc<dyn Fn(usize) -> Play + Send + Sync>;
@@ -195,6 +198,11 @@ impl Raw {
         self.seen.bodies.lock().clone()
     }
 
+    /// How many connections came in.
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
     /// How many requests are being answered.
     pub(crate) fn streams(&self) -> usize {
         self.seen.streams.load(Ordering::SeqCst)
@@ -204,6 +212,7 @@ impl Raw {
 async fn accept(listener: TcpListener, seen: Arc<Seen>, script: Script) {
     let mut connections = JoinSet::new();
     while let Ok((socket, _)) = listener.accept().await {
+        seen.connections.fetch_add(1, Ordering::SeqCst);
         connections.spawn(serve(socket, seen.clone(), script.clone()));
     }
 }
@@ -212,6 +221,8 @@ async fn accept(listener: TcpListener, seen: Arc<Seen>, script: Script) {
 enum Exit {
     Close,
     GoAway(Reason),
+    /// What has begun goes on.
+    Gracefully,
 }
 
 async fn serve(socket: TcpStream, seen: Arc<Seen>, script: Script) {
@@ -225,6 +236,10 @@ async fn serve(socket: TcpStream, seen: Arc<Seen>, script: Script) {
                 Exit::Close => return,
                 Exit::GoAway(reason) => {
                     connection.abrupt_shutdown(reason);
+                    continue;
+                }
+                Exit::Gracefully => {
+                    connection.graceful_shutdown();
                     continue;
                 }
             },
@@ -255,6 +270,13 @@ async fn serve(socket: TcpStream, seen: Arc<Seen>, script: Script) {
                 Play::GoAway(reason) => {
                     let _ = exit.send(Exit::GoAway(reason));
                     drained.await;
+                }
+                Play::LeaveThen(reply, end) => {
+                    drained.await;
+                    let Some(stream) = begin(&mut respond, &reply) else { return };
+                    let _ = exit.send(Exit::Gracefully);
+                    end.notified().await;
+                    send(stream, reply, exit).await;
                 }
                 Play::Close => {
                     let _ = exit.send(Exit::Close);
