@@ -24,6 +24,7 @@ const LAYERS: [&str; 5] = [
     "portcullis-timeout",
     "portcullis-trace",
 ];
+const ADMIN: &str = "portcullis-admin";
 const HTTP: &str = "portcullis-http";
 /// The one crate that has types of OpenTelemetry in its interface.
 const OTEL: &str = "portcullis-otel";
@@ -31,6 +32,10 @@ const PROCESS: &str = "portcullis-process";
 const REQWEST: &str = "portcullis-reqwest";
 const SQLITE: &str = "portcullis-sqlite";
 const TRACE: &str = "portcullis-trace";
+
+/// What the page and its API show, and where they have the words from.
+const SHOWN: [&str; 6] =
+    [CORE, OTEL, TRACE, "portcullis-breaker", "portcullis-ratelimit", "portcullis-retry"];
 
 /// Folders whose packages nothing depends on.
 const LEAVES: [&str; 6] = ["benches", "examples", "fuzz", "simulator", "tests", "xtask"];
@@ -112,6 +117,7 @@ fn dependencies(member: &Member, members: &[Member], found: &mut Vec<String>) {
         HTTP | PROCESS => Some(&[CORE]),
         REQWEST => Some(&[CORE, HTTP]),
         SQLITE => Some(&[CORE, TRACE]),
+        ADMIN => Some(&SHOWN),
         layer if LAYERS.contains(&layer) => Some(&[CORE]),
         _ => None,
     };
@@ -334,6 +340,16 @@ mod tests {
         assert_eq!(
             sqlite(&[CORE, TRACE, HTTP]),
             ["portcullis-sqlite depends on portcullis-http, which is not beneath it"]
+        );
+    }
+
+    #[test]
+    fn what_shows_the_layers_knows_no_client() {
+        let admin = |normal: &[&str]| house_with(member(ADMIN, "crates/admin", normal, &[TESTKIT]));
+        assert!(admin(&[CORE, TRACE, "portcullis-retry", "axum"]).is_empty());
+        assert_eq!(
+            admin(&[CORE, HTTP]),
+            ["portcullis-admin depends on portcullis-http, which is not beneath it"]
         );
     }
 

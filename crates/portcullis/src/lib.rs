@@ -14,6 +14,7 @@
 //! - `service-config`: stacks with the settings of a gRPC service config.
 //! - `tracing`: the [`Tracing`] observer.
 //! - `otel`: OpenTelemetry metrics and spans; with `otlp` by OTLP, with `prometheus` as text.
+//! - `admin`: what the layers do, over HTTP: an API, a page, health.
 //! - `serde`: settings that read from files.
 
 #[cfg(feature = "inbound")]
@@ -25,6 +26,8 @@ mod stack;
 
 pub use portcullis_core::*;
 
+#[cfg(feature = "admin")]
+pub use portcullis_admin as admin;
 #[cfg(feature = "breaker")]
 pub use portcullis_breaker as breaker;
 #[cfg(feature = "http")]
@@ -85,6 +88,9 @@ pub mod prelude {
 mod pages {
     #[doc = include_str!("../../../README.md")]
     mod readme {}
+    #[cfg(feature = "admin")]
+    #[doc = include_str!("../../../docs/admin.md")]
+    mod admin {}
     #[doc = include_str!("../../../docs/breaker.md")]
     mod breaker {}
     #[doc = include_str!("../../../docs/core.md")]
