@@ -1,6 +1,6 @@
 //! The words on the command line.
 
-use std::{ffi::OsString, fmt, ops::RangeInclusive};
+use std::{ffi::OsString, fmt, ops::RangeInclusive, path::PathBuf};
 
 use lexopt::{Arg, Parser};
 
@@ -16,6 +16,9 @@ Options:
       --seconds N  how long the load lasts, 5 to 600 [default: 20]
       --seed N     decides which requests fail and how, 0 to 18446744073709551615 [default: 1]
       --json       print one JSON object instead of the table
+      --traces PATH
+                   keep the traces in this SQLite file, which may have others already
+                   [default: a new one, in a folder of its own among the temporary ones]
   -h, --help       print this
 
 Exit status: 0 when every promise was kept, 1 when one was not or the run failed, 2 when the
@@ -24,7 +27,7 @@ options are wrong.";
 const SECONDS: RangeInclusive<u64> = 5..=600;
 
 /// How the gauntlet is to be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Args {
     /// How long the load lasts, in seconds, 5 to 600.
     pub(crate) seconds: u64,
@@ -32,10 +35,12 @@ pub(crate) struct Args {
     pub(crate) seed: u64,
     /// Whether to print JSON instead of the table.
     pub(crate) json: bool,
+    /// Where to keep the traces, if it was said.
+    pub(crate) traces: Option<PathBuf>,
 }
 
 /// What the command line asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// To run.
     Run(Args),
@@ -67,6 +72,7 @@ impl Args {
                 Arg::Long("seconds") => args.seconds = number(&mut parser, "seconds", SECONDS)?,
                 Arg::Long("seed") => args.seed = number(&mut parser, "seed", 0..=u64::MAX)?,
                 Arg::Long("json") => args.json = true,
+                Arg::Long("traces") => args.traces = Some(path(&mut parser, "traces")?),
                 Arg::Long("help") | Arg::Short('h') => return Ok(Asked::Help),
                 other => return Err(misused(other.unexpected())),
             }
@@ -77,7 +83,7 @@ impl Args {
 
 impl Default for Args {
     fn default() -> Self {
-        Self { seconds: 20, seed: 1, json: false }
+        Self { seconds: 20, seed: 1, json: false, traces: None }
     }
 }
 
@@ -105,6 +111,13 @@ fn number(parser: &mut Parser, option: &str, allowed: RangeInclusive<u64>) -> Re
     }
 }
 
+fn path(parser: &mut Parser, option: &str) -> Result<PathBuf, Misused> {
+    match parser.value() {
+        Ok(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err(Misused(format!("option `--{option}` needs the path of a file"))),
+    }
+}
+
 fn misused(error: lexopt::Error) -> Misused {
     Misused(match error {
         lexopt::Error::UnexpectedOption(option) => format!("there is no option `{option}`"),
@@ -129,9 +142,10 @@ mod tests {
     #[test]
     fn options_are_read_in_any_order() {
         assert_eq!(parse(""), Ok(Asked::Run(Args::default())));
-        let asked = Args { seconds: 600, seed: u64::MAX, json: true };
+        let traces = Some("here.db".into());
+        let asked = Args { seconds: 600, seed: u64::MAX, json: true, traces };
         assert_eq!(
-            parse("--json --seed=18446744073709551615 --seconds 600"),
+            parse("--json --seed=18446744073709551615 --traces here.db --seconds 600"),
             Ok(Asked::Run(asked))
         );
         assert_eq!(parse("--seed 3 -h"), Ok(Asked::Help));
@@ -151,6 +165,8 @@ mod tests {
         }
         assert!(told("--seed 18446744073709551616").contains("`18446744073709551616`"));
         assert!(told("--seconds").contains("`--seconds` needs a whole number from 5 to 600"));
+        assert!(told("--traces").contains("`--traces` needs the path of a file"));
+        assert!(told("--traces=").contains("`--traces` needs the path of a file"));
         assert!(told("--secs 3").contains("no option `--secs`"));
         assert!(told("--json=yes").contains("`--json` takes no value, but was given `yes`"));
         assert!(told("20").contains("`20` is not an option"));

@@ -4,6 +4,7 @@
 mod args;
 mod attempts;
 mod client;
+mod file;
 mod invariants;
 mod live;
 mod load;

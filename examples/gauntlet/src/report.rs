@@ -10,6 +10,7 @@ use serde::Serialize;
 pub(crate) use self::table::Paint;
 use crate::{
     args::Args,
+    file::TraceFile,
     invariants::Invariant,
     load::Course,
     story::Story,
@@ -39,6 +40,7 @@ pub(crate) struct Summary {
     invariants: Vec<Invariant>,
     check: Vec<Found>,
     trace: Option<Story>,
+    trace_file: Option<TraceFile>,
 }
 
 /// Both sides in one weather.
@@ -168,6 +170,7 @@ impl Summary {
             invariants,
             check: Vec::new(),
             trace: None,
+            trace_file: None,
         }
     }
 
@@ -187,6 +190,12 @@ impl Summary {
     /// The same, with the call to end with.
     pub(crate) fn with_story(mut self, story: Option<Story>) -> Self {
         self.trace = story;
+        self
+    }
+
+    /// The same, with where the traces are.
+    pub(crate) fn with_file(mut self, file: TraceFile) -> Self {
+        self.trace_file = Some(file);
         self
     }
 
@@ -302,6 +311,7 @@ mod tests {
                 why: "max_attempts is 4.".to_owned(),
             }],
             trace: None,
+            trace_file: None,
         }
     }
 

@@ -8,6 +8,7 @@ use portcullis_core::{BoxError, clock};
 use crate::{
     args::Args,
     client,
+    file::{self, TraceFile},
     invariants::{Evidence, judge},
     live::Live,
     load::{self, Course},
@@ -27,17 +28,21 @@ const LEAD: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 ///
-/// When an upstream cannot listen, a setting of the stack is refused or the traces cannot be read.
+/// When an upstream cannot listen, a setting of the stack is refused, or the traces cannot be kept or
+/// read.
 pub(crate) async fn run(args: &Args) -> Result<Summary, BoxError> {
     let script = Arc::new(Script::new(args.seconds, args.seed));
     let plan = load::plan(args.seed, &script);
+    let store = file::open(args.traces.as_deref())?;
+    let file = TraceFile::of(&store);
+    let since = clock::wall();
     let course = Course { script: script.clone(), start: clock::now() + LEAD };
     let bare_upstream = Upstream::start(script.clone(), course.start)?;
     let stack_upstream = Upstream::start(script, course.start)?;
     let (bare, under_stack) = (client::bare(), client::bare());
     let (bare_log, stack_log) = (bare.log().clone(), under_stack.log().clone());
     let (stack, handle) =
-        stack::client(under_stack, &stack_upstream.addr().to_string(), args.seed)?;
+        stack::client(under_stack, &stack_upstream.addr().to_string(), args.seed, store)?;
 
     let (bare_progress, stack_progress) = (Arc::default(), Arc::default());
     let live = Live::start(
@@ -65,7 +70,7 @@ pub(crate) async fn run(args: &Args) -> Result<Summary, BoxError> {
         accesses: stack_upstream.stop().await?,
         attempts: stack_log.take(),
     };
-    let traces = Traces::of(handle.recorder()).await?;
+    let traces = Traces::of(handle.recorder(), since).await?;
     let traced = traces.log();
     let invariants = judge(&Evidence {
         course: &course,
@@ -77,5 +82,6 @@ pub(crate) async fn run(args: &Args) -> Result<Summary, BoxError> {
     let story = traces.story(&stack, &course);
     Ok(Summary::new(args, &course, &bare, &stack, &report, &traced, invariants)
         .with_check(handle.check())
-        .with_story(story))
+        .with_story(story)
+        .with_file(file))
 }

@@ -7,7 +7,8 @@ use portcullis::{
     breaker::{self, Window},
     ratelimit::KeyedLimiter,
     retry::{self, Backoff, BudgetConfig},
-    trace::{MemoryStore, Recorder},
+    sqlite::SqliteStore,
+    trace::Recorder,
 };
 use portcullis_core::{Invalid, State};
 use portcullis_testkit::Bound;
@@ -37,8 +38,6 @@ const MOST_HOLD: Duration = Duration::from_millis(100);
 
 /// The share of unremarkable traces that are kept.
 const SAMPLED: f64 = 0.1;
-/// What the traces of the longest run fit in; the store takes what it needs.
-const STORE: usize = 1 << 30;
 
 /// The service that the stack makes of the bare client.
 pub(crate) type Stacked = <HttpStack as Layer<Bare>>::Service;
@@ -54,12 +53,17 @@ pub(crate) struct Handle {
     check: Arc<Report>,
 }
 
-/// The stack in front of `inner`.
+/// The stack in front of `inner`, its traces kept in `store`.
 ///
 /// # Errors
 ///
 /// When a setting is out of its range.
-pub(crate) fn client(inner: Bare, host: &str, seed: u64) -> Result<(Stacked, Handle), Invalid> {
+pub(crate) fn client(
+    inner: Bare,
+    host: &str,
+    seed: u64,
+    store: SqliteStore,
+) -> Result<(Stacked, Handle), Invalid> {
     let watch = Watch::default();
     let mut budget = BudgetConfig::default();
     // Three of ten calls fail for as long as the run is told to last, and three of ten retries: the
@@ -68,8 +72,7 @@ pub(crate) fn client(inner: Bare, host: &str, seed: u64) -> Result<(Stacked, Han
     let budget = retry::Budget::new(budget)?;
     // No backoff comes near the longest: it is how long a refusal of the limit is worth waiting for.
     let (soon, longest) = (Duration::from_millis(20), Duration::from_millis(500));
-    let recorder = Recorder::builder().store(MemoryStore::new().with_max_bytes(STORE));
-    let recorder = recorder.sample_rate(SAMPLED).build()?;
+    let recorder = Recorder::builder().store(store).sample_rate(SAMPLED).build()?;
     let stack = Stack::production("upstream")
         .recorder(&recorder)
         .total(|timeout| timeout.total(DEADLINE))

@@ -214,6 +214,7 @@ mod tests {
 
     /// Three calls through a stack: answered well, answered 503 at first, and well again.
     async fn three() -> Result<(Traces, SideLog), BoxError> {
+        let since = clock::wall();
         let recorder = Recorder::builder().sample_rate(1.0).build()?;
         let soon = Duration::from_millis(1);
         let stack = Stack::production("upstream")
@@ -237,7 +238,7 @@ mod tests {
             TraceScope::start("GET /").attribute(REQUEST, id).run(read).await?;
             side.calls.push(called(id, clock::now()));
         }
-        Ok((Traces::of(&recorder).await?, side))
+        Ok((Traces::of(&recorder, since).await?, side))
     }
 
     #[tokio::test]

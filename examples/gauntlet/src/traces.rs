@@ -1,13 +1,16 @@
 //! The traces that the stack's recorder kept, as far as they are judged.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use portcullis::trace::{
     Kept, Query, Recorder, Status, Trace,
     record::{Call, Kind},
 };
 use portcullis_core::{BoxError, Outcome, SpanId};
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::load::REQUEST;
 
@@ -60,16 +63,21 @@ const PAGE: usize = 1_000;
 // ===== impl Traces =====
 
 impl Traces {
-    /// All that the recorder has, once what is over by now is stored.
+    /// All that the recorder has of what began at `since` or later, once what is over by now is stored.
     ///
     /// # Errors
     ///
     /// When that takes too long, or the store's.
-    pub(crate) async fn of(recorder: &Recorder) -> Result<Self, BoxError> {
+    pub(crate) async fn of(recorder: &Recorder, since: SystemTime) -> Result<Self, BoxError> {
         timeout(FLUSH, recorder.flush()).await?;
+        let recorder = recorder.clone();
+        spawn_blocking(move || Self::read(&recorder, since)).await?
+    }
+
+    fn read(recorder: &Recorder, since: SystemTime) -> Result<Self, BoxError> {
         let store = recorder.store();
         let mut kept = Vec::new();
-        let mut query = Query::new().limit(PAGE);
+        let mut query = Query::new().since(since).limit(PAGE);
         loop {
             let page = store.query(&query)?;
             kept.extend(page.traces);
@@ -80,7 +88,7 @@ impl Traces {
         }
         let counts = recorder.counts();
         let no_room = counts.dropped_successes + counts.dropped_others;
-        let lost = no_room + counts.lost + store.counts()?.evicted;
+        let lost = no_room + counts.lost;
         Ok(Self {
             kept,
             seen: counts.seen as usize,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Changed, Counted, Summary};
-use crate::{load, story::Story, tally::Figures, weather::Weather};
+use crate::{file::TraceFile, load, story::Story, tally::Figures, weather::Weather};
 
 /// A promise's name takes so much of a line.
 const NAME: usize = 52;
@@ -92,8 +92,11 @@ impl Summary {
         writeln!(out)?;
         self.write_check(out, paint)?;
         self.write_promises(out, paint)?;
-        match &self.trace {
-            Some(story) => write_story(out, paint, story),
+        if let Some(story) = &self.trace {
+            write_story(out, paint, story)?;
+        }
+        match &self.trace_file {
+            Some(file) => write_file(out, paint, file),
             None => Ok(()),
         }
     }
@@ -230,6 +233,15 @@ fn write_story(out: &mut String, paint: Paint, story: &Story) -> fmt::Result {
     writeln!(out)?;
     let picture = story.record.waterfall().width(TERMINAL).colour(paint.0).to_string();
     write!(out, "{}", picture.trim_end())
+}
+
+/// In the last lines, where it can be copied from.
+fn write_file(out: &mut String, paint: Paint, file: &TraceFile) -> fmt::Result {
+    let TraceFile { path, question, command } = file;
+    writeln!(out, "\n")?;
+    let place = format!("the traces are in {}; {question}:", path.display());
+    writeln!(out, "{}", paint.bold(&place))?;
+    write!(out, "{command}")
 }
 
 fn row(name: &str, bare: &Figures, stack: &Figures, paint: Paint) -> String {
