@@ -54,6 +54,11 @@ fn never_connected(error: &(dyn StdError + 'static)) -> bool {
             return true;
         }
     }
+    // tonic's channel says it of whatever its connector failed with.
+    #[cfg(feature = "tonic")]
+    if find_error::<tonic::ConnectError>(error).is_some() {
+        return true;
+    }
     // Whatever the client is, only connecting is ever refused.
     find_error::<io::Error>(error)
         .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)

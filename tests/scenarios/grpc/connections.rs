@@ -11,10 +11,16 @@ use std::{
 };
 
 use h2::Reason;
-use http::HeaderValue;
-use hyper_util::client::legacy::connect::{HttpConnector, dns::Name};
+use http::{HeaderValue, Uri};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns::Name},
+    rt::TokioIo,
+};
 use portcullis::{call, http::GRPC_PREVIOUS_RPC_ATTEMPTS};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
@@ -99,6 +105,27 @@ async fn whatever_keeps_a_channel_from_connecting_is_tried_again() {
     assert_eq!(answer, Err(Code::Unavailable));
     assert_eq!(heard.attempts, ["failure (connect)"; 3]);
     assert_eq!(heard.calls, ["failure (connect)"]);
+}
+
+#[tokio::test]
+async fn a_connector_of_ones_own_that_fails_in_its_own_way_is_tried_again() {
+    let server = Raw::playing(vec![good()]).await;
+    let addr = server.addr();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let connector = service_fn(move |_: Uri| {
+        let shakes_hands = asked.fetch_add(1, Ordering::Relaxed) > 0;
+        async move {
+            match shakes_hands {
+                true => Ok(TokioIo::new(TcpStream::connect(addr).await?)),
+                false => Err(io::Error::new(io::ErrorKind::InvalidData, "certificate expired")),
+            }
+        }
+    });
+    let endpoint = Endpoint::from_static("http://echo.test");
+    let (answer, heard) = call_over(endpoint.connect_with_connector_lazy(connector)).await;
+    assert_eq!(answer.as_deref(), Ok("fine"), "{heard:?}");
+    assert_eq!(heard.attempts, ["failure (connect)", "success"]);
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
