@@ -38,6 +38,7 @@ mod keyed;
 mod label;
 #[cfg(feature = "serde")]
 pub mod off;
+mod once_map;
 mod operations;
 mod outcome;
 mod reason;
@@ -64,6 +65,7 @@ pub use self::{
     key::Key,
     keyed::Keyed,
     label::Label,
+    once_map::OnceMap,
     operations::Operations,
     outcome::{Fault, FaultKind, Hint, Outcome, ProcessFault, Replay, Throttle},
     reason::Reason,

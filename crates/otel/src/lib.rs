@@ -42,7 +42,6 @@ pub mod names;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod setup;
-mod slots;
 mod spans;
 mod target;
 mod watch;

@@ -6,12 +6,11 @@ use opentelemetry::{
     InstrumentationScope,
     metrics::{Meter, MeterProvider},
 };
-use portcullis_core::{Event, LayerKind, Observer, Registry, What};
+use portcullis_core::{Event, LayerKind, Observer, OnceMap, Registry, What};
 
 use crate::{
     instruments::Instruments,
     names::{OTHER, SCOPE},
-    slots::Slots,
     target::Target,
     watch,
 };
@@ -64,13 +63,13 @@ pub struct MetricsBuilder {
 struct Shared {
     meter: Meter,
     instruments: Instruments,
-    targets: Slots<Box<str>, Target>,
+    targets: OnceMap<Box<str>, Target>,
     /// For the names there is no room for.
     other: Target,
     /// By name and key. What of a name there is no room for has the key `_OTHER`, in a place of its
     /// own.
-    keys: Option<Slots<NameAndKey, Target>>,
-    other_keys: Slots<Box<str>, Target>,
+    keys: Option<OnceMap<NameAndKey, Target>>,
+    other_keys: OnceMap<Box<str>, Target>,
 }
 
 type NameAndKey = (Box<str>, Box<str>);
@@ -186,10 +185,10 @@ impl MetricsBuilder {
         Metrics(Arc::new(Shared {
             instruments: Instruments::new(&meter),
             meter,
-            targets: Slots::new(self.targets),
+            targets: OnceMap::new(self.targets),
             other: Target::new(OTHER, None),
-            keys: (self.keys > 0).then(|| Slots::new(self.keys)),
-            other_keys: Slots::new(self.targets),
+            keys: (self.keys > 0).then(|| OnceMap::new(self.keys)),
+            other_keys: OnceMap::new(self.targets),
         }))
     }
 }
@@ -202,16 +201,20 @@ impl Shared {
         if let (Some(keys), Some(key)) = (&self.keys, key) {
             let is = |known: &NameAndKey| *known.0 == *name && *known.1 == *key;
             let make = || ((name.into(), key.into()), Target::new(name, Some(key)));
-            return keys.get(&(name, key), is, make).unwrap_or_else(|| self.beyond(name));
+            return keys
+                .get_or_insert_with(&(name, key), is, make)
+                .unwrap_or_else(|| self.beyond(name));
         }
         let make = || (name.into(), Target::new(name, None));
-        self.targets.get(name, |known| **known == *name, make).unwrap_or(&self.other)
+        self.targets.get_or_insert_with(name, |known| **known == *name, make).unwrap_or(&self.other)
     }
 
     /// What keys have to do with that there is no room for.
     fn beyond(&self, name: &str) -> &Target {
         let make = || (name.into(), Target::new(name, Some(OTHER)));
-        self.other_keys.get(name, |known| **known == *name, make).unwrap_or(&self.other)
+        self.other_keys
+            .get_or_insert_with(name, |known| **known == *name, make)
+            .unwrap_or(&self.other)
     }
 }
 

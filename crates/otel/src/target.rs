@@ -7,14 +7,13 @@ use opentelemetry::{
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter},
 };
 use portcullis_core::{
-    Answer, FaultKind, LayerKind, Outcome, Phase, Reason, RejectionKind, State,
+    Answer, FaultKind, LayerKind, OnceMap, Outcome, Phase, Reason, RejectionKind, State,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
     instruments::Instruments,
     names::{OTHER, attribute},
-    slots::Slots,
     words,
 };
 
@@ -51,7 +50,7 @@ pub(crate) struct Target {
 /// Instruments of one kind by what tells them apart, and one for what there is no room for: however
 /// many statuses a server makes up, the series are few.
 struct Series<K, I> {
-    known: Slots<K, I>,
+    known: OnceMap<K, I>,
     rest: OnceLock<I>,
 }
 
@@ -299,14 +298,15 @@ impl Target {
 
 impl<K: Copy + Eq + Hash, I> Series<K, I> {
     fn new(most: usize) -> Self {
-        Self { known: Slots::new(most), rest: OnceLock::new() }
+        Self { known: OnceMap::new(most), rest: OnceLock::new() }
     }
 
     /// The instrument for `key`, which `bind` makes if it is the first time; it makes the one for all
     /// that there is no room for when it is asked for nothing.
     #[inline]
     fn get(&self, key: K, bind: impl Fn(Option<K>) -> I) -> &I {
-        let known = self.known.get(&key, |known| *known == key, || (key, bind(Some(key))));
+        let known =
+            self.known.get_or_insert_with(&key, |known| *known == key, || (key, bind(Some(key))));
         known.unwrap_or_else(|| self.rest.get_or_init(|| bind(None)))
     }
 }

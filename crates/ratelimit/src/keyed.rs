@@ -130,10 +130,20 @@ impl KeyedLimiter {
     #[must_use]
     pub fn snapshot(&self, key: &str) -> Option<Snapshot> {
         let quota = &self.map.shared.quota;
-        self.map.keyed.peek(key, |state| match state {
-            State::Lone(tat) => Snapshot::of(&Bucket::with_tat(*tat), quota, clock::now()),
-            State::Shared(limiter) => limiter.snapshot(),
-        })
+        self.map.keyed.peek(key, |state| state.snapshot(quota))
+    }
+
+    /// The same of all keys, or of as many as `most` of them.
+    #[must_use]
+    pub fn snapshots(&self, most: usize) -> Vec<(Arc<str>, Snapshot)> {
+        let Map { shared, keyed, .. } = &*self.map;
+        let mut all = Vec::new();
+        keyed.each(|key, state| {
+            if all.len() < most {
+                all.push((key.into(), state.snapshot(&shared.quota)));
+            }
+        });
+        all
     }
 
     /// The limit that keys share when there is no room for theirs.
@@ -301,6 +311,13 @@ impl State {
                 *self = Self::Lone(limiter.bucket().tat());
                 self.take(quota, cost, now)
             }
+        }
+    }
+
+    fn snapshot(&self, quota: &Quota) -> Snapshot {
+        match self {
+            Self::Lone(tat) => Snapshot::of(&Bucket::with_tat(*tat), quota, clock::now()),
+            Self::Shared(limiter) => limiter.snapshot(),
         }
     }
 

@@ -64,6 +64,23 @@ async fn a_key_that_somebody_has_in_hand_is_not_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn looking_at_all_keys_takes_none_in_hand() {
+    let limiters = limiter(2).max_keys(2).build_keyed().unwrap();
+    limiters.try_acquire("ada").unwrap();
+    limiters.try_acquire_n("grace", 2).unwrap();
+    let mut all = limiters.snapshots(10);
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let left: Vec<_> = all.iter().map(|(key, it)| (&**key, it.left)).collect();
+    assert_eq!(left, [("ada", 1), ("grace", 0)]);
+    assert_eq!(limiters.snapshots(1).len(), 1);
+
+    tokio::time::advance(2 * SECOND).await;
+    limiters.try_acquire("joan").unwrap();
+    assert_eq!(limiters.len(), 2, "one of them was forgotten for the new one");
+    assert!(limiters.get("joan").is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_all_keys_are_busy_new_ones_share_a_limit_and_it_is_told() {
     let told = Told::default();
     let limiters = limiter(2).max_keys(1).observe(told.observer()).build_keyed().unwrap();
