@@ -22,8 +22,9 @@
 //! # Features
 //!
 //! - `tracing`: the `Tracing` observer.
-//! - `serde`: outcomes and trace ids as serde types; settings that a file can switch off.
+//! - `serde`: outcomes and trace ids as serde types; backoffs; settings that a file can switch off.
 
+pub mod backoff;
 pub mod call;
 mod classify;
 pub mod clock;
@@ -52,6 +53,7 @@ mod voice;
 #[cfg(feature = "tracing")]
 pub use self::tracing::Tracing;
 pub use self::{
+    backoff::{Backoff, Jitter},
     call::Call,
     classify::{ByResult, Classify, ClassifyFn, Verdict, classify_fn},
     completion::{Completion, End, How, Settle, Ticket, Until, Watch},

@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use portcullis_core::Invalid;
-
-/// The longest delay any setting may ask for.
-const LONGEST: Duration = Duration::from_secs(86_400);
-const LONGEST_ALLOWED: &str = "at most 1 day";
+use portcullis_core::{Backoff, Invalid, Jitter, backoff::LONGEST};
 
 /// The settings of a retry layer.
 ///
@@ -85,76 +81,6 @@ pub struct OperationConfig {
         serde(with = "humantime_serde", skip_serializing_if = "Option::is_none")
     )]
     pub max_hint: Option<Duration>,
-}
-
-/// How long the wait before each retry is, before [`Jitter`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields, rename_all = "snake_case")
-)]
-#[non_exhaustive]
-pub enum Backoff {
-    /// Before retry n (from 1): `min(max, initial · multiplierⁿ⁻¹)`.
-    Exponential {
-        /// The wait before the first retry. Above 0 and at most `max`; 1 s by default.
-        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "initial"))]
-        initial: Duration,
-        /// What each wait is multiplied by for the next. Above 0; below 1 the waits become shorter. 2
-        /// by default.
-        #[cfg_attr(feature = "serde", serde(default = "multiplier"))]
-        multiplier: f64,
-        /// No wait is longer, jitter included but for [`Jitter::Around`]. At most 1 day; 30 s by
-        /// default.
-        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "max"))]
-        max: Duration,
-    },
-    /// The same before each retry.
-    Fixed {
-        /// The wait. From 0 to 1 day. There is no other cap: [`Jitter::Fraction`] lengthens it.
-        #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
-        delay: Duration,
-    },
-    /// Each wait is drawn: `min(max, U(initial, 3 · previous))`, where the first `previous` is
-    /// `initial` ("decorrelated jitter", Brooker, *Exponential Backoff and Jitter*, AWS 2015). It is
-    /// its own jitter: [`RetryConfig::jitter`] does not apply.
-    Decorrelated {
-        /// No wait is shorter. Above 0 and at most `max`; 1 s by default.
-        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "initial"))]
-        initial: Duration,
-        /// No wait is longer. At most 1 day; 30 s by default.
-        #[cfg_attr(feature = "serde", serde(with = "humantime_serde", default = "max"))]
-        max: Duration,
-    },
-}
-
-/// What chance does to a computed wait `d`, so that clients which failed together do not come back
-/// together. Every form but [`Around`](Self::Around) stays within the backoff's cap.
-///
-/// A hint of the peer is a floor: the random part comes on top of it. Nothing comes on top of one that is
-/// [exact](portcullis_core::Hint::Exactly).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields, rename_all = "snake_case")
-)]
-#[non_exhaustive]
-pub enum Jitter {
-    /// `U(0, d)` ("full jitter", Brooker 2015). Spreads best and keeps the least load.
-    #[default]
-    Full,
-    /// `d/2 + U(0, d/2)`.
-    Equal,
-    /// `d + U(0, f·d)` for a fraction f from 0 to 1. Near the cap, d is shortened so that the
-    /// longest wait is the cap and the spread remains.
-    Fraction(f64),
-    /// `d − f·d + U(0, 2·f·d)` for a fraction f from 0 to 1, as gRPC's clients have it with 0.2 (gRFC A6).
-    /// The longest wait exceeds the cap by that fraction.
-    Around(f64),
-    /// `d` exactly. For a single client only.
-    None,
 }
 
 /// The settings in force for one operation, or for those that have none of their own.
@@ -301,65 +227,11 @@ impl Set {
             return Err(Invalid::new("max_attempts", 0, "at least 1"));
         }
         self.backoff.validate()?;
-        let (field, fraction) = match self.jitter {
-            Jitter::Fraction(fraction) => ("jitter.fraction", fraction),
-            Jitter::Around(fraction) => ("jitter.around", fraction),
-            Jitter::Full | Jitter::Equal | Jitter::None => ("jitter", 0.0),
-        };
-        if !(0.0..=1.0).contains(&fraction) {
-            return Err(Invalid::new(field, fraction, "from 0 to 1"));
-        }
-        at_most_longest("max_hint", self.max_hint)
-    }
-}
-
-// ===== impl Backoff =====
-
-impl Backoff {
-    /// Doubling from `initial` up to `max`.
-    #[must_use]
-    pub const fn exponential(initial: Duration, max: Duration) -> Self {
-        Self::Exponential { initial, multiplier: multiplier(), max }
-    }
-
-    /// The same wait before each retry.
-    #[must_use]
-    pub const fn fixed(delay: Duration) -> Self {
-        Self::Fixed { delay }
-    }
-
-    /// Drawn between `initial` and three times the wait before, up to `max`.
-    #[must_use]
-    pub const fn decorrelated(initial: Duration, max: Duration) -> Self {
-        Self::Decorrelated { initial, max }
-    }
-
-    fn validate(&self) -> Result<(), Invalid> {
-        let (initial, max) = match *self {
-            Self::Fixed { delay } => return at_most_longest("backoff.delay", delay),
-            Self::Exponential { initial, multiplier, max } => {
-                if !(multiplier > 0.0 && multiplier.is_finite()) {
-                    return Err(Invalid::new("backoff.multiplier", multiplier, "above 0"));
-                }
-                (initial, max)
-            }
-            Self::Decorrelated { initial, max } => (initial, max),
-        };
-        at_most_longest("backoff.max", max)?;
-        if initial.is_zero() || initial > max {
-            return Err(Invalid::new(
-                "backoff.initial",
-                initial,
-                format!("above 0 and at most backoff.max, {max:?}"),
-            ));
+        self.jitter.validate()?;
+        if self.max_hint > LONGEST {
+            return Err(Invalid::new("max_hint", self.max_hint, "at most 1 day"));
         }
         Ok(())
-    }
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::exponential(initial(), max())
     }
 }
 
@@ -431,23 +303,4 @@ impl Default for BudgetConfig {
     fn default() -> Self {
         Self { capacity: 100, ratio: 0.2, reserve: 1.0 }
     }
-}
-
-const fn initial() -> Duration {
-    Duration::from_secs(1)
-}
-
-const fn multiplier() -> f64 {
-    2.0
-}
-
-const fn max() -> Duration {
-    Duration::from_secs(30)
-}
-
-pub(crate) fn at_most_longest(field: &'static str, value: Duration) -> Result<(), Invalid> {
-    if value > LONGEST {
-        return Err(Invalid::new(field, value, LONGEST_ALLOWED));
-    }
-    Ok(())
 }

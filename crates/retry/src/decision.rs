@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_core::{Error, Outcome, Reason};
+use portcullis_core::{Error, Outcome, Reason, backoff::Reached};
 
 use crate::Withdrawal;
 
@@ -68,15 +68,13 @@ pub struct Plan<T> {
     pub withdrawal: Option<Withdrawal>,
 }
 
-/// How far a call's backoff has come: what one decision leaves for the next. A call begins with the
+/// How far a call has come: what one decision leaves for the next. A call begins with the
 /// default one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What the backoff computed last; `None` if it has not, or not since it started over.
-    pub computed: Option<Duration>,
-    /// The attempt after which it started over, because an exact hint came in its place; 0 if none did.
-    pub restarted_after: u32,
+    /// How far its backoff has come.
+    pub reached: Reached,
     /// Whether the peer's transport gave an attempt of the call back, and it was made again for that.
     pub unprocessed: bool,
     /// How often an attempt of the call never left the client, and was made again for that.

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use portcullis_core::{Call, FaultKind, Hint, Invalid, Operations, Outcome, Reason, Replay};
+use portcullis_core::{
+    Call, FaultKind, Hint, Invalid, Operations, Outcome, Reason, Replay,
+    backoff::{CustomDelay, Delays},
+};
 
 use crate::{
     Attempt, Budget, Decision, OperationConfig, Opinion, Plan, Progress, RetryConfig, Throttling,
-    Waits,
-    backoff::{CustomDelay, Delays},
-    config::{Set, at_most_longest},
+    Waits, config::Set,
 };
 
 /// Decides whether a failed attempt is followed by another. It is told the time and the chance; it
@@ -97,25 +98,22 @@ impl Policy {
         custom: Option<&(Duration, CustomDelay)>,
     ) -> Result<Self, Invalid> {
         config.validate()?;
-        if let Some((cap, _)) = custom {
-            at_most_longest("backoff.max", *cap)?;
-        }
-        let rules = |operation: &OperationConfig| {
+        let rules = |operation: &OperationConfig| -> Result<Rules, Invalid> {
             let Set { max_attempts, backoff, jitter, max_hint } = config.of(operation);
             let delays = match custom {
                 Some((cap, delay)) if operation.backoff.is_none() => {
-                    Delays::custom(*cap, delay.clone(), jitter)
+                    Delays::custom(*cap, delay.clone(), jitter)?
                 }
-                _ => Delays::new(backoff, jitter),
+                _ => Delays::new(backoff, jitter)?,
             };
-            Rules { max_attempts, delays, max_hint }
+            Ok(Rules { max_attempts, delays, max_hint })
         };
         let named = config.operations.iter();
-        let named = named.map(|(name, operation)| (name.as_str(), rules(operation)));
-        let operations = (!config.operations.is_empty()).then(|| Arc::new(named.collect()));
+        let named = named.map(|(name, operation)| Ok((name.as_str(), rules(operation)?)));
+        let named: Operations<Rules> = named.collect::<Result<_, Invalid>>()?;
         Ok(Self {
-            rules: rules(&OperationConfig::new()),
-            operations,
+            rules: rules(&OperationConfig::new())?,
+            operations: (!config.operations.is_empty()).then(|| Arc::new(named)),
             brake: match (config.throttling, config.budget) {
                 (Some(throttling), _) => Brake::Throttling(Throttling::new(throttling)?),
                 (None, Some(budget)) => Brake::Budget(Budget::new(budget)?),
@@ -384,23 +382,14 @@ impl Rules {
         progress: &mut Progress,
         chance: impl FnOnce() -> u64,
     ) -> (Duration, Reason) {
-        let retry = attempt.number;
-        let waits = retry.saturating_sub(progress.restarted_after);
-        let spread = || self.delays.before(waits, progress.computed);
-        match attempt.outcome.hint() {
-            Hint::After(hint) => (spread().draw_after(hint, chance()), Reason::Hinted { hint }),
-            Hint::Exactly(hint) => {
-                progress.computed = None;
-                progress.restarted_after = retry;
-                (hint, Reason::Hinted { hint })
-            }
+        let (number, hint) = (attempt.number, attempt.outcome.hint());
+        let delay = self.delays.wait(number, hint, &mut progress.reached, chance);
+        let reason = match hint.wait() {
+            Some(hint) => Reason::Hinted { hint },
             // `accept` let no `Never` through.
-            Hint::None | Hint::Never => {
-                let delay = spread().draw(chance());
-                progress.computed = Some(delay);
-                (delay, Reason::Backoff { retry })
-            }
-        }
+            None => Reason::Backoff { retry: number },
+        };
+        (delay, reason)
     }
 
     fn accept(&self, outcome: Outcome) -> Result<(), Reason> {

@@ -4,13 +4,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use portcullis_core::{
     ByResult, Call, Classify, Error, Event, Invalid, LayerKind, Observer, Outcome, Voice, What,
+    backoff::{Chance, CustomDelay},
 };
 use tower_layer::Layer;
 
 use crate::{
     Attempt, Backoff, Budget, BudgetConfig, Jitter, OperationConfig, Opinion, Policy, Retry,
     RetryConfig, Throttling, ThrottlingConfig,
-    backoff::{Chance, CustomDelay},
     engine::{Brake, OpinionFn},
 };
 
@@ -311,7 +311,7 @@ impl<K, C> RetryBuilder<K, C> {
                 classify: self.classify,
                 policy,
                 voice: self.voice,
-                chance: self.seed.map_or(Chance::Thread, Chance::seeded),
+                chance: Chance::of(self.seed),
             }),
         })
     }

@@ -36,7 +36,6 @@
 //!
 //! - `serde`: [`RetryConfig`] reads from files.
 
-mod backoff;
 mod budget;
 mod config;
 mod decision;
@@ -47,9 +46,11 @@ mod layer;
 mod service;
 mod throttling;
 
+pub use portcullis_core::{Backoff, Jitter};
+
 pub use self::{
     budget::{Budget, Withdrawal},
-    config::{Backoff, BudgetConfig, Jitter, OperationConfig, RetryConfig, ThrottlingConfig},
+    config::{BudgetConfig, OperationConfig, RetryConfig, ThrottlingConfig},
     decision::{Attempt, Decision, Opinion, Plan, Progress, Waits},
     engine::Policy,
     error::Exhausted,

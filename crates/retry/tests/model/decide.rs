@@ -208,12 +208,12 @@ proptest! {
                         ) => {
                             prop_assert!(same(plan.delay, delay, rules.waits.jitter));
                             prop_assert_eq!(plan.reason, reason);
-                            let computed = plan.progress.computed;
+                            let computed = plan.progress.reached.computed;
                             prop_assert_eq!(computed.is_some(), previous.is_some());
                             if let Some((ours, naive)) = computed.zip(previous) {
                                 prop_assert!(same(ours, naive, rules.waits.jitter));
                             }
-                            prop_assert_eq!(plan.progress.restarted_after, restarted_after);
+                            prop_assert_eq!(plan.progress.reached.restarted_after, restarted_after);
                             prop_assert_eq!(plan.attempt, live.attempt + 1);
                             prop_assert_eq!(plan.request, plan.attempt);
                             prop_assert_eq!(plan.withdrawal.is_some(), budget.is_some());
@@ -275,8 +275,8 @@ impl Live {
             said_idempotent: self.said_idempotent,
             said_attempts: self.said_attempts,
             left: self.deadline.map(|deadline| deadline.saturating_sub(at)),
-            previous: self.progress.computed,
-            restarted_after: self.progress.restarted_after,
+            previous: self.progress.reached.computed,
+            restarted_after: self.progress.reached.restarted_after,
             unprocessed: self.progress.unprocessed,
             unsent: self.progress.unsent,
             again,

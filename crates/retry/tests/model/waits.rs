@@ -87,7 +87,7 @@ fn decide(
     let attempt = Attempt::new(attempt, Outcome::Failure(fault));
     let call = Call::new();
     let mut progress = Progress::default();
-    progress.computed = previous;
+    progress.reached.computed = previous;
     match policy.decide(&attempt, &call, clock::now(), progress, |_| Some(()), || word) {
         Decision::Retry(plan) => Ok((plan.delay, plan.progress)),
         Decision::GiveUp(reason) => Err(reason),
@@ -131,7 +131,7 @@ proptest! {
         let range = rules.waits.before(attempt, previous);
         for word in [0, word, u64::MAX] {
             let (delay, progress) = decided(word).unwrap();
-            let (computed, restarted_after) = (progress.computed, progress.restarted_after);
+            let (computed, restarted_after) = (progress.reached.computed, progress.reached.restarted_after);
             prop_assert_eq!(restarted_after, if advice.wait().is_some() && exact { attempt } else { 0 });
             match hint {
                 // Nothing is added to it, and what was computed before is forgotten.

@@ -1,14 +1,28 @@
-//! How long each wait is: the backoff, what chance makes of it, and where chance comes from.
+//! How long each wait is: the backoff, and what chance makes of it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use portcullis_core::sync::atomic::{AtomicU64, Ordering};
+use super::{Backoff, Jitter, at_most_longest};
+use crate::{Hint, Invalid};
 
-use crate::{Backoff, Jitter};
-
-/// Computes the wait before each retry.
+/// Computes the wait before each retry, or before each poll. For layers: it reads no clock and draws no
+/// chance of its own.
+///
+/// ```
+/// use portcullis_core::{Backoff, Hint, Jitter, backoff::{Chance, Delays}};
+/// use std::time::Duration;
+///
+/// let second = Duration::from_secs(1);
+/// let delays = Delays::new(Backoff::exponential(second, second * 30), Jitter::None)?;
+/// let (chance, mut reached) = (Chance::seeded(17), Default::default());
+/// let mut wait = |number, hint| delays.wait(number, hint, &mut reached, || chance.next());
+/// assert_eq!(wait(1, Hint::None), second);
+/// assert_eq!(wait(2, Hint::None), second * 2);
+/// assert_eq!(wait(3, Hint::After(second * 7)), second * 7);
+/// # Ok::<_, portcullis_core::Invalid>(())
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct Delays {
+pub struct Delays {
     source: Source,
     jitter: Jitter,
 }
@@ -20,39 +34,85 @@ enum Source {
 }
 
 /// The wait before retry n, from 1, by a function of the user's.
-pub(crate) type CustomDelay = Arc<dyn Fn(u32) -> Duration + Send + Sync>;
+pub type CustomDelay = Arc<dyn Fn(u32) -> Duration + Send + Sync>;
 
 /// What a wait is drawn from: `min(cap, floor + U(0, width))`.
 ///
 /// With a hint the random part comes on top of the hint, so the two are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spread {
+pub struct Spread {
     floor: Duration,
     width: Duration,
     cap: Duration,
 }
 
-/// Where random numbers come from.
-pub(crate) enum Chance {
-    /// A generator of each thread's own: nothing is shared.
-    Thread,
-    /// One sequence, for tests that must repeat.
-    Seeded(AtomicU64),
+/// How far a backoff has come: what one [wait](Delays::wait) leaves for the next. It begins with the
+/// default one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// What was computed last; `None` if nothing was, or not since it started over.
+    pub computed: Option<Duration>,
+    /// The wait after which it started over, because an exact hint came in its place; 0 if none did.
+    pub restarted_after: u32,
 }
 
 // ===== impl Delays =====
 
 impl Delays {
-    pub(crate) fn new(backoff: Backoff, jitter: Jitter) -> Self {
-        Self { source: Source::Plain(backoff), jitter }
+    /// Waits by these settings.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is out of its range.
+    pub fn new(backoff: Backoff, jitter: Jitter) -> Result<Self, Invalid> {
+        backoff.validate()?;
+        jitter.validate()?;
+        Ok(Self { source: Source::Plain(backoff), jitter })
     }
 
-    pub(crate) fn custom(cap: Duration, delay: CustomDelay, jitter: Jitter) -> Self {
-        Self { source: Source::Custom { cap, delay }, jitter }
+    /// Waits by a function of the user's, none longer than `cap`, which is at most one day.
+    ///
+    /// # Errors
+    ///
+    /// A cap or a jitter that is out of its range.
+    pub fn custom(cap: Duration, delay: CustomDelay, jitter: Jitter) -> Result<Self, Invalid> {
+        at_most_longest("backoff.max", cap)?;
+        jitter.validate()?;
+        Ok(Self { source: Source::Custom { cap, delay }, jitter })
     }
 
-    /// The longest wait that is ever computed.
-    pub(crate) fn longest(&self) -> Duration {
+    /// The wait number `number`, from 1: that of the backoff, or the peer's hint and what chance adds to
+    /// it. `chance` gives 64 random bits, and is asked once at most.
+    ///
+    /// After an [exact](Hint::Exactly) hint the backoff starts over. A hint of [`Never`](Hint::Never) is
+    /// the caller's to see to; here it is as none.
+    #[must_use]
+    pub fn wait(
+        &self,
+        number: u32,
+        hint: Hint,
+        reached: &mut Reached,
+        chance: impl FnOnce() -> u64,
+    ) -> Duration {
+        let spread =
+            || self.before(number.saturating_sub(reached.restarted_after), reached.computed);
+        match hint {
+            Hint::After(hint) => spread().draw_after(hint, chance()),
+            Hint::Exactly(hint) => {
+                *reached = Reached { computed: None, restarted_after: number };
+                hint
+            }
+            Hint::None | Hint::Never => {
+                let delay = spread().draw(chance());
+                reached.computed = Some(delay);
+                delay
+            }
+        }
+    }
+
+    /// The longest wait that is ever computed, jitter aside.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
         match &self.source {
             Source::Plain(Backoff::Exponential { max, .. } | Backoff::Decorrelated { max, .. }) => {
                 *max
@@ -63,7 +123,8 @@ impl Delays {
     }
 
     /// What the wait before retry `retry` (from 1) is drawn from, after a wait of `previous`.
-    pub(crate) fn before(&self, retry: u32, previous: Option<Duration>) -> Spread {
+    #[must_use]
+    pub fn before(&self, retry: u32, previous: Option<Duration>) -> Spread {
         let (delay, cap) = match &self.source {
             Source::Plain(Backoff::Exponential { initial, multiplier, max }) => {
                 let grown = multiplier.powf(f64::from(retry.saturating_sub(1)));
@@ -111,43 +172,17 @@ impl Spread {
         Self { floor, width, cap }
     }
 
-    /// A wait, drawn with the random `word`.
-    pub(crate) fn draw(self, word: u64) -> Duration {
+    /// A wait, drawn with the random `word`: the shortest with 0, the longest with all bits set.
+    #[must_use]
+    pub fn draw(self, word: u64) -> Duration {
         self.cap.min(self.floor.saturating_add(share(self.width, word)))
     }
 
     /// A wait of at least `hint`, drawn with the random `word`. A hint may exceed the cap.
-    pub(crate) fn draw_after(self, hint: Duration, word: u64) -> Duration {
+    #[must_use]
+    pub fn draw_after(self, hint: Duration, word: u64) -> Duration {
         hint.saturating_add(self.cap.min(share(self.width, word)))
     }
-}
-
-// ===== impl Chance =====
-
-impl Chance {
-    pub(crate) fn seeded(seed: u64) -> Self {
-        Self::Seeded(AtomicU64::new(seed))
-    }
-
-    /// 64 random bits.
-    pub(crate) fn next(&self) -> u64 {
-        match self {
-            Self::Thread => fastrand::u64(..),
-            // Relaxed: each caller gets a number of its own from the counter, and nothing else is
-            // published by it.
-            Self::Seeded(counter) => mix(counter.fetch_add(GAMMA, Ordering::Relaxed)),
-        }
-    }
-}
-
-const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// SplitMix64's output function (Steele, Lea and Flood, OOPSLA 2014).
-fn mix(counter: u64) -> u64 {
-    let z = counter.wrapping_add(GAMMA);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// `U(0, width)`, both ends included.
@@ -186,7 +221,7 @@ mod tests {
 
     #[test]
     fn full_jitter_is_drawn_between_nothing_and_the_doubling_delay() {
-        let delays = Delays::new(Backoff::default(), Jitter::Full);
+        let delays = Delays::new(Backoff::default(), Jitter::Full).unwrap();
         let highest = [1, 2, 4, 8, 16, 30, 30].map(|s| SECOND * s);
         for (retry, highest) in (1..).zip(highest) {
             assert_eq!(ends(&delays, retry), (Duration::ZERO, highest));
@@ -196,37 +231,37 @@ mod tests {
 
     #[test]
     fn the_other_jitters_stay_within_the_cap_and_keep_their_spread() {
-        let with = |jitter| Delays::new(Backoff::default(), jitter);
+        let with = |jitter| Delays::new(Backoff::default(), jitter).unwrap();
         assert_eq!(ends(&with(Jitter::None), 2), (SECOND * 2, SECOND * 2));
         assert_eq!(ends(&with(Jitter::Equal), 2), (SECOND, SECOND * 2));
 
         let quarter = with(Jitter::Fraction(0.25));
         assert_eq!(ends(&quarter, 1), (SECOND, SECOND * 5 / 4));
         assert_eq!(ends(&quarter, 9), (SECOND * 24, SECOND * 30));
-        let fixed = Delays::new(Backoff::fixed(SECOND), Jitter::Fraction(0.25));
+        let fixed = Delays::new(Backoff::fixed(SECOND), Jitter::Fraction(0.25)).unwrap();
         assert_eq!(ends(&fixed, 1), (SECOND, SECOND * 5 / 4));
     }
 
     #[test]
     fn around_a_delay_is_as_much_below_it_as_above_also_at_the_cap() {
-        let around = Delays::new(Backoff::default(), Jitter::Around(0.2));
+        let around = Delays::new(Backoff::default(), Jitter::Around(0.2)).unwrap();
         assert_eq!(ends(&around, 1), (SECOND * 4 / 5, SECOND * 6 / 5));
         assert_eq!(ends(&around, 9), (SECOND * 24, SECOND * 36));
-        let whole = Delays::new(Backoff::fixed(SECOND), Jitter::Around(1.0));
+        let whole = Delays::new(Backoff::fixed(SECOND), Jitter::Around(1.0)).unwrap();
         assert_eq!(ends(&whole, 1), (Duration::ZERO, SECOND * 2));
     }
 
     #[test]
     fn a_multiplier_below_one_makes_waits_shorter() {
         let halving = Backoff::Exponential { initial: SECOND, multiplier: 0.5, max: SECOND * 30 };
-        let delays = Delays::new(halving, Jitter::None);
+        let delays = Delays::new(halving, Jitter::None).unwrap();
         assert_eq!([1, 2, 3].map(|retry| ends(&delays, retry).1), [SECOND, SECOND / 2, SECOND / 4]);
         assert_eq!(ends(&delays, u32::MAX).1, Duration::ZERO);
     }
 
     #[test]
     fn decorrelated_waits_grow_from_the_one_before() {
-        let delays = Delays::new(Backoff::decorrelated(SECOND, SECOND * 30), Jitter::None);
+        let delays = Delays::new(Backoff::decorrelated(SECOND, SECOND * 30), Jitter::None).unwrap();
         assert_eq!(ends(&delays, 1), (SECOND, SECOND * 3));
         let later = delays.before(2, Some(SECOND * 7));
         assert_eq!(later.draw(LOWEST), SECOND);
@@ -237,13 +272,13 @@ mod tests {
 
     #[test]
     fn a_fraction_of_nothing_leaves_a_fixed_delay_as_it_is() {
-        let delays = Delays::new(Backoff::fixed(SECOND), Jitter::Fraction(0.0));
+        let delays = Delays::new(Backoff::fixed(SECOND), Jitter::Fraction(0.0)).unwrap();
         assert_eq!(ends(&delays, 1), (SECOND, SECOND));
     }
 
     #[test]
     fn a_custom_delay_is_bounded_by_its_cap() {
-        let delays = Delays::custom(SECOND, Arc::new(|_| Duration::MAX), Jitter::Full);
+        let delays = Delays::custom(SECOND, Arc::new(|_| Duration::MAX), Jitter::Full).unwrap();
         assert_eq!(ends(&delays, 1), (Duration::ZERO, SECOND));
     }
 
@@ -257,26 +292,9 @@ mod tests {
             (Jitter::Fraction(0.5), hint + SECOND),
             (Jitter::Around(0.5), hint + SECOND * 2),
         ] {
-            let spread = Delays::new(Backoff::default(), jitter).before(2, None);
+            let spread = Delays::new(Backoff::default(), jitter).unwrap().before(2, None);
             assert_eq!(spread.draw_after(hint, LOWEST), hint);
             assert_eq!(spread.draw_after(hint, HIGHEST), highest);
         }
-    }
-
-    #[test]
-    fn a_seeds_numbers_are_those_published_for_its_generator() {
-        let chance = Chance::seeded(1_234_567);
-        let drawn: Vec<_> = (0..3).map(|_| chance.next()).collect();
-        let published =
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
-        assert_eq!(drawn, published);
-    }
-
-    #[test]
-    fn a_seed_repeats_itself() {
-        let (one, two) = (Chance::seeded(7), Chance::seeded(7));
-        let drawn: Vec<_> = (0..4).map(|_| one.next()).collect();
-        assert_eq!(drawn, (0..4).map(|_| two.next()).collect::<Vec<_>>());
-        assert!(drawn.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }
