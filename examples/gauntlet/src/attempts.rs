@@ -166,9 +166,9 @@ impl Drop for Noting {
 // ===== impl Log =====
 
 impl Log {
-    /// Hands out what was logged so far.
+    /// Hands out what was logged so far, and begins anew: the next attempt of any request is its first.
     pub(crate) fn take(&self) -> Vec<Attempt> {
-        std::mem::take(&mut self.entries.lock().attempts)
+        std::mem::take(&mut *self.entries.lock()).attempts
     }
 
     fn next_number(&self, id: u32) -> u32 {

@@ -20,12 +20,13 @@ use portcullis_core::{BoxError, RejectionKind, clock, find_error, find_rejection
 use portcullis_testkit::Seed;
 use tokio::{
     task::JoinSet,
-    time::{sleep_until, timeout_at},
+    time::{sleep, sleep_until},
 };
 use tower::{Service, ServiceExt};
 
 use crate::{
     attempts::REQUEST_ID,
+    stop::Stop,
     weather::{Script, Weather},
 };
 
@@ -35,8 +36,8 @@ pub(crate) const RATE: f64 = 150.0;
 /// none, and its user would wait for ever. A call that is abandoned counts as failed, with the time
 /// it had taken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long after the last request the harness still waits for calls that are out; those that are
-/// left are abandoned.
+/// How long after the last request, or once it is told to stop, the harness still waits for calls that
+/// are out; those that are left are abandoned.
 pub(crate) const DRAIN: Duration = Duration::from_millis(2_500);
 
 /// The attribute that joins a call's trace and the logs.
@@ -157,14 +158,15 @@ pub(crate) fn plan(seed: u64, script: &Script) -> Vec<Planned> {
         .collect()
 }
 
-/// Makes every planned request at its time, whether or not earlier ones are answered, and waits
-/// until all are over.
+/// Makes every planned request at its time, whether or not earlier ones are answered, until it is told
+/// to stop, and waits until all are over.
 pub(crate) async fn run<S, B>(
     service: S,
     upstream: Authority,
     plan: &[Planned],
     course: &Course,
     progress: &Arc<Progress>,
+    stop: &Stop,
 ) -> Vec<Called>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + 'static,
@@ -175,23 +177,36 @@ where
     let last = course.start + course.script.length() + DRAIN;
     let mut calls = JoinSet::new();
     for planned in plan {
-        sleep_until((course.start + planned.at).into()).await;
+        tokio::select! {
+            () = sleep_until((course.start + planned.at).into()) => {}
+            () = stop.told() => break,
+        }
         let request = request(planned, &upstream);
         let (service, course, progress) = (service.clone(), course.clone(), progress.clone());
+        let stop = stop.clone();
         let id = planned.id;
         // What its user would call it. Nothing is recorded by a client that has no trace layer.
         let scope = TraceScope::start(format!("{} /", planned.method)).attribute(REQUEST, id);
         calls.spawn(async move {
             let started = clock::now();
             let until = last.min(started + PATIENCE);
-            let result = timeout_at(until.into(), scope.try_run(call(service, request))).await;
-            let result = result.map(|called| called.map_err(|error| error.failed));
+            let impatient = async {
+                tokio::select! {
+                    () = sleep_until(until.into()) => {}
+                    () = async { stop.told().await; sleep(DRAIN).await } => {}
+                }
+            };
+            let result = tokio::select! {
+                biased;
+                called = scope.try_run(call(service, request)) => called.map_err(|error| error.failed),
+                () = impatient => Err(Failed::Abandoned),
+            };
             let called = Called {
                 id,
                 weather: course.weather_at(started),
                 started,
                 ended: clock::now(),
-                result: result.unwrap_or(Err(Failed::Abandoned)),
+                result,
             };
             progress.note(&called);
             called

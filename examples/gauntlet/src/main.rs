@@ -10,7 +10,9 @@ mod live;
 mod load;
 mod report;
 mod run;
+mod serve;
 mod stack;
+mod stop;
 mod story;
 mod tally;
 mod traces;
@@ -47,7 +49,14 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(run::run(&args)));
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                match args.serve {
+                    Some(addr) => serve::serve(&args, addr).await,
+                    None => run::run(&args).await,
+                }
+            })
+        });
     let summary = match summary {
         Ok(summary) => summary,
         Err(error) => {

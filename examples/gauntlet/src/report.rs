@@ -9,15 +9,8 @@ use serde::Serialize;
 
 pub(crate) use self::table::Paint;
 use crate::{
-    args::Args,
-    file::TraceFile,
-    invariants::Invariant,
-    load::Course,
-    story::Story,
-    tally::{Figures, SideLog},
-    traces::TraceLog,
-    watch::{StackReport, Transition},
-    weather::Weather,
+    args::Args, file::TraceFile, invariants::Invariant, load::Course, run::Lap, serve::Served,
+    story::Story, tally::Figures, traces::TraceLog, watch::Transition, weather::Weather,
 };
 
 /// What the run came to. It serializes as the object that `--json` prints.
@@ -41,6 +34,8 @@ pub(crate) struct Summary {
     check: Vec<Found>,
     trace: Option<Story>,
     trace_file: Option<TraceFile>,
+    /// What all laps came to, if there were several.
+    served: Option<Served>,
 }
 
 /// Both sides in one weather.
@@ -110,15 +105,9 @@ struct Changed {
 // ===== impl Summary =====
 
 impl Summary {
-    pub(crate) fn new(
-        args: &Args,
-        course: &Course,
-        bare: &SideLog,
-        stack: &SideLog,
-        report: &StackReport,
-        traced: &TraceLog,
-        invariants: Vec<Invariant>,
-    ) -> Self {
+    /// What was logged, not judged.
+    pub(crate) fn new(args: &Args, lap: &Lap, traced: &TraceLog) -> Self {
+        let Lap { course, bare, stack, report, .. } = lap;
         let with_stack = stack.figures();
         let told = &report.told;
         let phases = course.script.phases().iter();
@@ -167,11 +156,18 @@ impl Summary {
                 .iter()
                 .map(|transition| Changed::new(transition, course))
                 .collect(),
-            invariants,
+            invariants: Vec::new(),
             check: Vec::new(),
             trace: None,
             trace_file: None,
+            served: None,
         }
+    }
+
+    /// The same, judged.
+    pub(crate) fn with_promises(mut self, invariants: Vec<Invariant>) -> Self {
+        self.invariants = invariants;
+        self
     }
 
     /// The same, with what the check of the settings says.
@@ -199,7 +195,13 @@ impl Summary {
         self
     }
 
-    /// Whether every promise was kept.
+    /// The same as the last of many laps, which came to this.
+    pub(crate) fn with_served(mut self, served: Served) -> Self {
+        self.served = Some(served);
+        self
+    }
+
+    /// Whether every promise was kept that was judged.
     pub(crate) fn held(&self) -> bool {
         self.invariants.iter().all(|invariant| invariant.held)
     }
@@ -312,6 +314,7 @@ mod tests {
             }],
             trace: None,
             trace_file: None,
+            served: None,
         }
     }
 
@@ -325,6 +328,25 @@ mod tests {
         assert!(table.contains("… 76 more"));
         assert!(table.ends_with("1 of 1 promises broken"));
         assert!(!table.contains('\x1b'));
+    }
+
+    #[test]
+    fn of_many_laps_all_are_summed_up_and_none_is_judged() {
+        let served = Served {
+            seconds: 86_400.5,
+            laps: 1_440,
+            requests: 14_000_000,
+            bare_succeeded: 7_000_000,
+            stack_succeeded: 13_500_000,
+        };
+        let table = summary().with_promises(Vec::new()).with_served(served).table(Paint::plain());
+        let all = "served for 86400s, 1440 whole laps: of 14000000 requests 50.0 % succeeded bare, \
+                   96.4 % with the\nstack; above is the last lap";
+        assert!(table.ends_with(all), "{table}");
+        assert!(!table.contains("promises"));
+        for line in table.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
+        }
     }
 
     #[test]

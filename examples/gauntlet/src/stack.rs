@@ -16,6 +16,7 @@ use tower::Layer;
 
 use crate::{
     client::Bare,
+    serve::Shown,
     watch::{StackReport, Watch},
 };
 
@@ -53,7 +54,7 @@ pub(crate) struct Handle {
     check: Arc<Report>,
 }
 
-/// The stack in front of `inner`, its traces kept in `store`.
+/// The stack in front of `inner`, its traces kept in `store`, and `shown` if it is to be.
 ///
 /// # Errors
 ///
@@ -63,6 +64,7 @@ pub(crate) fn client(
     host: &str,
     seed: u64,
     store: SqliteStore,
+    shown: Option<&Shown>,
 ) -> Result<(Stacked, Handle), Invalid> {
     let watch = Watch::default();
     let mut budget = BudgetConfig::default();
@@ -92,8 +94,15 @@ pub(crate) fn client(
             let breaker = breaker.open_time(initial, cap).probes(PROBES, PROBES);
             breaker.ramp(None).seed(seed)
         })
-        .observe(watch.clone())
-        .build()?;
+        .observe(watch.clone());
+    let stack = match shown {
+        Some(Shown { telemetry, admin }) => stack
+            .observe(telemetry.metrics().clone())
+            .observe(admin.observer())
+            .register_in(telemetry.registry()),
+        None => stack,
+    };
+    let stack = stack.build()?;
     let breaker = stack.breaker().handles().get_or_create(host);
     let limiters = stack.limit().limiters();
     let check = Arc::new(stack.check());
@@ -118,7 +127,7 @@ impl Handle {
         &self.recorder
     }
 
-    /// Everything the layers told, and what they hold at this moment.
+    /// Everything the layers told since this was asked last, and what they hold at this moment.
     pub(crate) fn report(&self) -> StackReport {
         let (budget, limit) = (self.budget.config(), self.limiters.config());
         StackReport {
@@ -134,7 +143,7 @@ impl Handle {
                 ratio: 0.0,
                 per_second: f64::from(limit.limit) / limit.per.as_secs_f64(),
             },
-            told: self.watch.told(),
+            told: self.watch.take(),
             state_at_end: self.state(),
             tokens_at_end: self.budget.waiting() as usize,
             probes_at_end: self.breaker.snapshot().probes as usize,

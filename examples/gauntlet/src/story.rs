@@ -238,7 +238,7 @@ mod tests {
             TraceScope::start("GET /").attribute(REQUEST, id).run(read).await?;
             side.calls.push(called(id, clock::now()));
         }
-        Ok((Traces::of(&recorder, since).await?, side))
+        Ok((Traces::of(&recorder, since..clock::wall()).await?, side))
     }
 
     #[tokio::test]

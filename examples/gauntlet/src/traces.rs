@@ -1,6 +1,7 @@
 //! The traces that the stack's recorder kept, as far as they are judged.
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -63,21 +64,21 @@ const PAGE: usize = 1_000;
 // ===== impl Traces =====
 
 impl Traces {
-    /// All that the recorder has of what began at `since` or later, once what is over by now is stored.
+    /// All that the recorder has of what began in this time, once what is over by now is stored.
     ///
     /// # Errors
     ///
     /// When that takes too long, or the store's.
-    pub(crate) async fn of(recorder: &Recorder, since: SystemTime) -> Result<Self, BoxError> {
+    pub(crate) async fn of(recorder: &Recorder, time: Range<SystemTime>) -> Result<Self, BoxError> {
         timeout(FLUSH, recorder.flush()).await?;
         let recorder = recorder.clone();
-        spawn_blocking(move || Self::read(&recorder, since)).await?
+        spawn_blocking(move || Self::read(&recorder, time)).await?
     }
 
-    fn read(recorder: &Recorder, since: SystemTime) -> Result<Self, BoxError> {
+    fn read(recorder: &Recorder, time: Range<SystemTime>) -> Result<Self, BoxError> {
         let store = recorder.store();
         let mut kept = Vec::new();
-        let mut query = Query::new().since(since).limit(PAGE);
+        let mut query = Query::new().since(time.start).until(time.end).limit(PAGE);
         loop {
             let page = store.query(&query)?;
             kept.extend(page.traces);

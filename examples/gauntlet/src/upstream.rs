@@ -53,7 +53,6 @@ pub(crate) struct Access {
 /// A running upstream.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    addr: SocketAddr,
     shared: Arc<Shared>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<io::Result<()>>,
@@ -88,23 +87,18 @@ static WHOLE: [u8; LENGTH] = [b'.'; LENGTH];
 // ===== impl Upstream =====
 
 impl Upstream {
-    /// Binds a port of its own and serves until it is stopped. The script's time runs from `start`.
+    /// Serves at `addr` until it is stopped. The script's time runs from `start`.
     ///
     /// # Errors
     ///
-    /// That of the bind, when no port is free.
-    pub(crate) fn start(script: Arc<Script>, start: Instant) -> io::Result<Self> {
-        let (listener, addr) = bind_somewhere()?;
+    /// That of the bind, when the port is not free.
+    pub(crate) fn start(addr: SocketAddr, script: Arc<Script>, start: Instant) -> io::Result<Self> {
+        let listener = bind(addr)?;
         let shared =
             Arc::new(Shared { script, start, log: Mutex::default(), arrivals: Mutex::default() });
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(serve(listener, addr, shared.clone(), stopped));
-        Ok(Self { addr, shared, stop, served })
-    }
-
-    /// Where it listens, but for the outage.
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
+        Ok(Self { shared, stop, served })
     }
 
     /// Stops it, cutting what is still connected, and hands out its log.
@@ -284,18 +278,27 @@ impl Body for Cut {
     }
 }
 
-/// A port below those the kernel gives to clients. In an outage the port is free: a client that was
-/// given it would block the rebind, and one that called it from itself would be connected.
-fn bind_somewhere() -> io::Result<(TcpListener, SocketAddr)> {
+/// Addresses that are free, with ports below those the kernel gives to clients. In an outage the port is
+/// free: a client that was given it would block the rebind, and one that called it from itself would
+/// be connected.
+///
+/// # Errors
+///
+/// That of the last bind, when too few are free.
+pub(crate) fn addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
     // Runs at the same time start from ports of their own, or one would take the other's.
     let first = (std::process::id() % 2_000) as u16 * 4;
     let mut refused = io::ErrorKind::AddrInUse.into();
+    let mut free = Vec::new();
     for next in 0..200 {
         let port = 20_000 + (first + next) % 8_000;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         match bind(addr) {
-            Ok(listener) => return Ok((listener, addr)),
+            Ok(_) => free.push(addr),
             Err(error) => refused = error,
+        }
+        if let Ok(all) = <[SocketAddr; N]>::try_from(&free[..]) {
+            return Ok(all);
         }
     }
     Err(refused)

@@ -100,9 +100,9 @@ pub(crate) struct Watch(Arc<Mutex<Told>>);
 // ===== impl Watch =====
 
 impl Watch {
-    /// What was told so far.
-    pub(crate) fn told(&self) -> Told {
-        self.0.lock().clone()
+    /// What was told since this was asked last.
+    pub(crate) fn take(&self) -> Told {
+        std::mem::take(&mut *self.0.lock())
     }
 }
 
@@ -187,6 +187,10 @@ mod tests {
         voice.tell(&Call::new(), start + Duration::from_millis(ms), || what);
     }
 
+    fn told(watch: &Watch) -> Told {
+        watch.0.lock().clone()
+    }
+
     fn settled(elapsed: u64) -> What<'static> {
         What::Settled {
             outcome: Outcome::Success,
@@ -207,16 +211,16 @@ mod tests {
         tell(LayerKind::Timeout, 30, settled(20));
         tell(LayerKind::Breaker, 30, settled(30));
         let out = |told: Told| told.probes.iter().map(|probe| probe.settled).collect::<Vec<_>>();
-        assert_eq!(out(watch.told()), [None, None]);
+        assert_eq!(out(told(&watch)), [None, None]);
 
-        assert_eq!(watch.told().permits, (3, 1));
+        assert_eq!(told(&watch).permits, (3, 1));
 
         tell(LayerKind::Breaker, 40, settled(20));
         let until = Some((start + Duration::from_millis(40), 2));
-        assert_eq!(out(watch.told()), [None, until]);
+        assert_eq!(out(told(&watch)), [None, until]);
         tell(LayerKind::Breaker, 50, settled(40));
         let later = Some((start + Duration::from_millis(50), 2));
-        assert_eq!(out(watch.told()), [later, until]);
+        assert_eq!(out(told(&watch)), [later, until]);
     }
 
     #[test]
@@ -242,10 +246,11 @@ mod tests {
         tell(&watch, LayerKind::Retry, start, 3, retrying(Reason::Hinted { hint }));
         tell(&watch, LayerKind::Retry, start, 4, gave_up);
 
-        let told = watch.told();
+        let told = watch.take();
         let hinted: Vec<_> = told.retries.iter().map(|retry| retry.hinted).collect();
         assert_eq!(hinted, [false, true]);
         assert_eq!(told.gave_up[0].1, "budget spent");
         assert_eq!(told.transitions[0].to, State::Open);
+        assert!(watch.take().transitions.is_empty(), "it was told already");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Changed, Counted, Summary};
-use crate::{file::TraceFile, load, story::Story, tally::Figures, weather::Weather};
+use crate::{file::TraceFile, load, serve::Served, story::Story, tally::Figures, weather::Weather};
 
 /// A promise's name takes so much of a line.
 const NAME: usize = 52;
@@ -91,7 +91,10 @@ impl Summary {
         self.write_breaker(out, paint)?;
         writeln!(out)?;
         self.write_check(out, paint)?;
-        self.write_promises(out, paint)?;
+        match &self.served {
+            Some(served) => write_served(out, paint, served)?,
+            None => self.write_promises(out, paint)?,
+        }
         if let Some(story) = &self.trace {
             write_story(out, paint, story)?;
         }
@@ -233,6 +236,12 @@ fn write_story(out: &mut String, paint: Paint, story: &Story) -> fmt::Result {
     writeln!(out)?;
     let picture = story.record.waterfall().width(TERMINAL).colour(paint.0).to_string();
     write!(out, "{}", picture.trim_end())
+}
+
+/// Nothing is judged while anybody may reset a breaker.
+fn write_served(out: &mut String, paint: Paint, served: &Served) -> fmt::Result {
+    let lines = wrap(&format!("{served}; above is the last lap"), WIDTH);
+    write!(out, "{}", paint.bold(&lines.join("\n")))
 }
 
 /// In the last lines, where it can be copied from.

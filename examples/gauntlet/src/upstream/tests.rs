@@ -9,6 +9,7 @@ use crate::{client, client::Bare, load::Course};
 /// An upstream whose script has come to `weather`, and a client.
 struct There {
     upstream: Upstream,
+    addr: SocketAddr,
     client: Bare,
     course: Course,
     calls: u32,
@@ -25,8 +26,10 @@ impl There {
             _ => from - since,
         };
         let start = clock::now() - elapsed;
+        let addr = addresses().map(|[addr]| addr).unwrap();
         Self {
-            upstream: Upstream::start(script.clone(), start).unwrap(),
+            upstream: Upstream::start(addr, script.clone(), start).unwrap(),
+            addr,
             client: client::bare(),
             course: Course { script, start },
             calls: 0,
@@ -35,7 +38,7 @@ impl There {
 
     async fn get(&mut self) -> Result<Response<Incoming>, BoxError> {
         self.calls += 1;
-        let request = Request::get(format!("http://{}/", self.upstream.addr()))
+        let request = Request::get(format!("http://{}/", self.addr))
             .header(REQUEST_ID, self.calls)
             .body(Full::default())?;
         Ok(self.client.clone().oneshot(request).await?)
