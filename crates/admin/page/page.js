@@ -1,1 +1,2066 @@
+// The page of the admin router: what breakers, targets and limits do now, and what became of calls.
+//
+// Everything that is shown goes through text nodes and attributes of elements made here; nothing that
+// came from the server is ever parsed as markup. Lists are updated in place, so that focus, an open
+// menu or a selection outlive a refresh.
 "use strict";
+
+(() => {
+  const BASE = new URL(".", document.currentScript.src);
+
+  // ===== elements =====
+
+  const SVG = "http://www.w3.org/2000/svg";
+  const byId = (id) => document.getElementById(id);
+
+  // Functions among the attributes are listeners, named by their event.
+  function dress(node, attributes, children) {
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+      if (value === null || value === undefined || value === false) continue;
+      if (typeof value === "function") node.addEventListener(name, value);
+      else node.setAttribute(name, value === true ? "" : value);
+    }
+    node.append(...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false));
+    return node;
+  }
+
+  const h = (tag, attributes, ...children) => dress(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes, ...children) => dress(document.createElementNS(SVG, tag), attributes, children);
+  // Text of others: kept from changing the direction of what stands beside it.
+  const foreign = (value, limit = 300) => h("bdi", null, clip(value, limit));
+
+  function say(node, value) {
+    if (node.textContent !== value) node.textContent = value;
+  }
+
+  function set(node, name, value) {
+    if (value === null || value === undefined || value === false) node.removeAttribute(name);
+    else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+  }
+
+  // Makes the children of `parent` those of `items`, in their order, each made once and updated after.
+  const kept = new WeakMap();
+  function list(parent, items, keyOf, make) {
+    const before = kept.get(parent) ?? new Map();
+    const after = new Map();
+    let place = parent.firstChild;
+    for (const item of items) {
+      const key = keyOf(item);
+      const entry = before.get(key) ?? make(item);
+      before.delete(key);
+      after.set(key, entry);
+      entry.update(item);
+      if (entry.node === place) place = place.nextSibling;
+      else parent.insertBefore(entry.node, place);
+    }
+    for (const entry of before.values()) entry.node.remove();
+    kept.set(parent, after);
+  }
+
+  const entries = (parent) => [...(kept.get(parent)?.values() ?? [])];
+
+  const SHAPES = {
+    // Breakers.
+    closed: ["disc", "M3.8 7.2l2.2 2.3 4.2-4.7"],
+    open: ["disc", "M4.4 4.4l5.2 5.200M9.6 4.400L4.4 9.6"],
+    "half-open": ["ring", null, "M7 1.500a5.5 5.5 0 0 1 0 11z"],
+    "forced-open": ["square", "M4.4 4.4l5.2 5.2M9.6 4.4L4.4 9.6"],
+    "forced-closed": ["square", "M3.8 7.200l2.2 2.3 4.2-4.7"],
+    disabled: ["dashed", null],
+    // Traces.
+    success: ["ring", "M3.8 7.2l2.2 2.3 4.2-4.7"],
+    error: ["disc", "M4.4 4.4l5.2 5.2M9.6 4.4L4.4 9.6"],
+    timeout: ["ring", "M7 3.600V7.200l2.4 1.8"],
+    rejected: ["square", "M3.8 7h6.4"],
+    cancelled: ["dashed", "M4.6 7h4.8"],
+  };
+
+  // A state as a shape, so that it can be told without its colour.
+  function glyph(kind) {
+    const [ground, mark, fill] = SHAPES[kind] ?? SHAPES.cancelled;
+    const body = ground === "square"
+      ? svg("rect", { class: "ground", x: 1, y: 1, width: 12, height: 12, rx: 2.5 })
+      : svg("circle", { class: `ground ${ground === "disc" ? "" : ground}`, cx: 7, cy: 7, r: 6 });
+    return svg("svg", { class: "glyph", viewBox: "0 0 14 14", width: 14, height: 14, "aria-hidden": "true" },
+      body,
+      fill && svg("path", { class: "half", d: fill }),
+      mark && svg("path", { class: ground === "disc" || ground === "square" ? "mark" : "mark own", d: mark }));
+  }
+
+  // ===== numbers and words =====
+
+  const WHOLE = new Intl.NumberFormat("en");
+  const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const DATE = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+  const NONE = "–";
+
+  const count = (n) => (n === null || n === undefined ? NONE : WHOLE.format(n));
+  const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
+
+  function compact(n) {
+    if (n < 10_000) return count(n);
+    return n < 1_000_000 ? `${trim(n / 1000, 1)}k` : `${trim(n / 1_000_000, 1)}M`;
+  }
+
+  const trim = (x, digits) => String(Number(x.toFixed(digits)));
+
+  function percent(share) {
+    if (share === null || share === undefined) return NONE;
+    const value = share * 100;
+    // Never a whole that is none: 99.996 % is not all of them.
+    if (value > 99 && value < 100) return `${trim(Math.floor(value * 100) / 100, 2)} %`;
+    return `${trim(value, value > 0 && value < 1 ? 2 : 1)} %`;
+  }
+
+  function took(ms) {
+    if (ms === null || ms === undefined) return NONE;
+    if (ms < 1) return `${trim(ms, 2)} ms`;
+    if (ms < 10) return `${trim(ms, 1)} ms`;
+    if (ms < 999.5) return `${Math.round(ms)} ms`;
+    if (ms < 9_995) return `${(ms / 1000).toFixed(2)} s`;
+    if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
+    const s = Math.round(ms / 1000);
+    const [one, word, other, rest] = s < 3600 ? [60, "min", 1, "s"] : s < 86_400 ? [3600, "h", 60, "min"] : [86_400, "d", 3600, "h"];
+    const left = Math.floor((s % one) / other);
+    return `${Math.floor(s / one)} ${word}${left > 0 ? ` ${left} ${rest}` : ""}`;
+  }
+
+  function age(ms) {
+    const s = Math.max(0, Math.floor(ms / 1000));
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min`;
+    if (s < 86_400) return `${Math.floor(s / 3600)} h`;
+    return `${Math.floor(s / 86_400)} d`;
+  }
+
+  function rate(perSecond) {
+    if (perSecond === null || perSecond === undefined) return NONE;
+    return `${perSecond >= 100 ? count(Math.round(perSecond)) : trim(perSecond, perSecond < 1 ? 2 : 1)}/s`;
+  }
+
+  function clip(value, limit) {
+    const text = String(value);
+    if (text.length <= limit) return text;
+    // Not between the halves of one character.
+    const end = text.charCodeAt(limit - 1) >= 0xd800 && text.charCodeAt(limit - 1) < 0xdc00 ? limit - 1 : limit;
+    return `${text.slice(0, end)}…`;
+  }
+
+  const when = (date) => DATE.format(new Date(date));
+
+  // ===== the server =====
+
+  // What the server's clock is ahead of this one, in ms, to the second.
+  let ahead = 0;
+
+  class Problem extends Error {
+    constructor(status, detail) {
+      super(detail);
+      this.status = status;
+    }
+  }
+
+  // There was no answer at all.
+  class Gone extends Error {}
+
+  const isGone = (error) => error instanceof Gone;
+
+  // No answer is the connection's affair, a refusal that of whoever asked; the rest are defects.
+  function stumble(error) {
+    if (isGone(error)) link.lost();
+    else if (!(error instanceof Problem)) throw error;
+  }
+
+  async function ask(path, options) {
+    const response = await fetch(new URL(path, BASE), { cache: "no-store", ...options }).catch((error) => {
+      throw new Gone(error.message);
+    });
+    const date = Date.parse(response.headers.get("date") ?? "");
+    if (!Number.isNaN(date) && Math.abs(date - Date.now() - ahead) > 1500) ahead = date - Date.now();
+    if (!response.ok) {
+      const problem = await response.json().catch(() => ({}));
+      const words = [problem.title, problem.detail].filter(Boolean).join(": ");
+      throw new Problem(response.status, clip(words || `${response.status} ${response.statusText}`, 500));
+    }
+    if (response.status === 204) return null;
+    return response.json().catch((error) => {
+      throw new Gone(error.message);
+    });
+  }
+
+  const post = (path, token) =>
+    ask(path, { method: "POST", headers: token ? { authorization: `Bearer ${token}` } : {} });
+
+  // Runs `load` as often as it is asked to, but one at a time and not more often than its own cost allows.
+  function paced(load, gap) {
+    let running = false;
+    let waiting = false;
+    return async function run() {
+      if (running) {
+        waiting = true;
+        return;
+      }
+      running = true;
+      const began = performance.now();
+      try {
+        await load();
+        link.reached();
+      } catch (error) {
+        stumble(error);
+      } finally {
+        const rest = Math.max(gap, 4 * (performance.now() - began));
+        setTimeout(() => {
+          running = false;
+          if (waiting && !link.isGone()) {
+            waiting = false;
+            run();
+          }
+        }, rest);
+      }
+    };
+  }
+
+  // ===== the live connection =====
+
+  const link = (() => {
+    const QUIET_MS = 5000;
+    const POLL_MS = 2000;
+    const AGAIN_MS = 15_000;
+    const waits = [1, 1, 2, 4, 8, 10];
+    let source = null;
+    let state = "connecting";
+    let failures = 0;
+    let again = 0;
+    let lastSeen = Date.now();
+
+    function become(next) {
+      if (next === state) return;
+      state = next;
+      show();
+    }
+
+    function show() {
+      const words = { connecting: "connecting", live: "live", polling: "polling", offline: "offline" };
+      const live = byId("live");
+      live.className = `live is-${state}`;
+      say(live, words[state]);
+      live.title = state === "polling"
+        ? "No event stream at the moment: the page asks every two seconds"
+        : "Whether the server tells of changes as they happen";
+      document.body.classList.toggle("gone", state === "offline");
+      const banner = byId("banner");
+      banner.hidden = state !== "offline";
+      if (state === "offline" && !banner.firstChild) {
+        banner.append(
+          h("span", null, "The server does not answer. What you see is from ", h("b", { id: "gone-since" }), "."),
+          h("button", { type: "button", click: attempt }, "Try now"));
+        say(byId("gone-since"), CLOCK.format(lastSeen));
+      }
+      if (state !== "offline") banner.replaceChildren();
+    }
+
+    function listen() {
+      source?.close();
+      source = new EventSource(new URL("api/events", BASE));
+      source.onopen = () => become("live");
+      source.onerror = () => {
+        // The browser would try again by itself, but could not say why it failed.
+        source.close();
+        source = null;
+        if (state !== "offline") become("polling");
+        attempt();
+      };
+      source.addEventListener("figures", () => figures.load());
+      source.addEventListener("trace", () => traces.peek());
+      source.addEventListener("missed", () => everything());
+      source.addEventListener("breaker", (event) => {
+        breakers.changed(JSON.parse(event.data));
+        figures.load();
+      });
+    }
+
+    // Whether the server is there; if it is, everything is read again.
+    async function attempt() {
+      clearTimeout(again);
+      try {
+        await ask("health/live").catch((error) => {
+          if (isGone(error)) throw error;
+        });
+      } catch {
+        lost();
+        return;
+      }
+      const wasGone = state === "offline";
+      failures = 0;
+      lastSeen = Date.now();
+      if (wasGone) {
+        become("polling");
+        everything();
+      }
+      // A server that refuses readers is asked again later; one that came back, at once.
+      if (!source) again = setTimeout(listen, wasGone || state === "connecting" ? 0 : 1000);
+    }
+
+    function lost() {
+      source?.close();
+      source = null;
+      become("offline");
+      clearTimeout(again);
+      again = setTimeout(attempt, 1000 * waits[Math.min(failures, waits.length - 1)]);
+      failures += 1;
+    }
+
+    function everything() {
+      about.load();
+      figures.load();
+      traces.peek();
+      trace.retry();
+    }
+
+    function start() {
+      show();
+      listen();
+      // Figures move on while nothing happens: what is 60 s ago leaves the picture.
+      let last = 0;
+      setInterval(() => {
+        const now = performance.now();
+        if (document.hidden || state === "offline" || now - last < (state === "live" ? QUIET_MS : POLL_MS)) return;
+        last = now;
+        figures.load();
+        if (state !== "live") traces.peek();
+      }, 500);
+      setInterval(() => {
+        if (!source && state !== "offline") listen();
+      }, AGAIN_MS);
+      document.addEventListener("visibilitychange", () => {
+        if (document.hidden) return;
+        if (state === "offline") attempt();
+        else everything();
+      });
+      window.addEventListener("online", attempt);
+    }
+
+    function reached() {
+      lastSeen = Date.now();
+    }
+
+    return { start, lost, reached, isGone: () => state === "offline" };
+  })();
+
+  // ===== the address =====
+
+  const FIELDS = ["status", "name", "target", "q", "min_ms", "since"];
+
+  const address = {
+    read() {
+      const at = new URLSearchParams(location.search);
+      const filters = Object.fromEntries(FIELDS.map((field) => [field, at.get(field) ?? ""]));
+      filters.status ||= "failed";
+      return { filters, trace: at.get("trace"), span: at.get("span"), breakers: at.get("breakers") ?? "" };
+    },
+
+    of({ filters, trace: id, span, breakers: part }) {
+      const to = new URLSearchParams();
+      for (const field of FIELDS) {
+        if (filters[field] && !(field === "status" && filters.status === "failed")) to.set(field, filters[field]);
+      }
+      if (part) to.set("breakers", part);
+      if (id) to.set("trace", id);
+      if (id && span) to.set("span", span);
+      const query = to.toString();
+      return query ? `?${query}` : location.pathname;
+    },
+
+    write(change, how = "push") {
+      const url = address.of({ ...address.read(), ...change });
+      if (url === (location.search || location.pathname)) return;
+      history[how === "push" ? "pushState" : "replaceState"]({ within: true }, "", url);
+    },
+  };
+
+  // ===== what this browser remembers =====
+
+  // Some refuse to remember anything; then it is kept until the page is left.
+  function memory(store, key) {
+    let value = "";
+    return {
+      get() {
+        try {
+          return window[store].getItem(key) ?? value;
+        } catch {
+          return value;
+        }
+      },
+      set(next) {
+        value = next;
+        try {
+          if (next) window[store].setItem(key, next);
+          else window[store].removeItem(key);
+        } catch {
+          // It is in `value`.
+        }
+      },
+    };
+  }
+
+  // ===== the token, and asking before something is changed =====
+
+  const secret = memory("sessionStorage", "portcullis-token");
+
+  const token = {
+    get: secret.get,
+    set(value) {
+      secret.set(value);
+      token.show();
+    },
+    show() {
+      const button = byId("token");
+      button.hidden = !about.takesToken();
+      button.replaceChildren(
+        svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" },
+          svg("circle", { class: "own", cx: 5, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M7.8 8H14v2.400M11.200 8v1.800" })),
+        token.get() ? "Token set" : "Token");
+      set(button, "aria-label", token.get() ? "Token is set: change or forget it" : "Enter the token for changes");
+    },
+    enter() {
+      confirm({
+        title: "Token for changes",
+        text: "Needed to reset or force breakers and to reset figures. Kept until this tab is closed.",
+        verb: "Keep",
+        needsToken: true,
+        forget: Boolean(token.get()),
+        run: (entered) => token.set(entered),
+      });
+    },
+  };
+
+  // A dialog that does one thing, or says why it could not.
+  function confirm({ title, text, verb, danger, needsToken, forget, run }) {
+    const dialog = byId("ask");
+    const problem = h("p", { class: "problem", role: "alert", hidden: true });
+    const input = h("input", {
+      type: "password", id: "ask-token", name: "token", autocomplete: "off", required: true, maxlength: 1000,
+    });
+    const field = h("label", { class: "field", for: "ask-token" }, h("span", null, "Token"), input);
+    const go = h("button", { type: "submit", class: danger ? "danger" : "primary" }, verb);
+    const form = h("form", null,
+      h("h2", { id: "ask-title" }, title),
+      h("p", null, text),
+      (needsToken || !token.get()) && field,
+      problem,
+      h("div", { class: "row" },
+        forget && h("button", { type: "button", click: () => { token.set(""); dialog.close(); } }, "Forget it"),
+        h("button", { type: "button", click: () => dialog.close() }, "Cancel"),
+        go));
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const entered = input.isConnected ? input.value : token.get();
+      go.disabled = true;
+      problem.hidden = true;
+      try {
+        await run(entered);
+        if (input.isConnected) token.set(entered);
+        dialog.close();
+      } catch (error) {
+        if (!isGone(error) && !(error instanceof Problem)) throw error;
+        problem.hidden = false;
+        problem.textContent = isGone(error) ? "The server does not answer." : refusal(error);
+        if (error.status === 401) {
+          token.set("");
+          if (!input.isConnected) problem.before(field);
+          input.value = "";
+          input.focus();
+        }
+      } finally {
+        go.disabled = false;
+      }
+    });
+    dialog.replaceChildren(form);
+    dialog.showModal();
+    (input.isConnected ? input : go).focus();
+  }
+
+  function refusal(error) {
+    if (error.status === 401) return "The token was refused.";
+    if (error.status === 403) return "No token is configured in the program, so nothing can be changed from here.";
+    return error.message;
+  }
+
+  const announce = (words) => say(byId("said"), words);
+
+  // ===== about and health =====
+
+  const about = (() => {
+    let known = null;
+
+    async function load() {
+      known = await ask("api/about").catch((error) => {
+        stumble(error);
+        return known;
+      });
+      if (!known) return;
+      say(byId("title"), clip(known.title, 200));
+      byId("home").title = `Portcullis ${known.version}`;
+      byId("figures-reset").hidden = !known.token;
+      token.show();
+      named();
+    }
+
+    return { load, title: () => known?.title ?? "Portcullis", takesToken: () => Boolean(known?.token), hasStore: () => known?.store !== false };
+  })();
+
+  let open = 0;
+  function named() {
+    const mark = open > 0 ? `(${open} open) ` : "";
+    document.title = `${mark}${clip(trace.name() ?? about.title(), 80)}${trace.name() ? ` · ${clip(about.title(), 40)}` : ""}`;
+  }
+
+  function showHealth(health) {
+    open = health.open.length;
+    const node = byId("health");
+    const kind = { ok: "closed", degraded: "open" }[health.status] ?? "disabled";
+    node.className = `health is-${kind}`;
+    const words = health.status === "ok" ? "all well" : open ? `degraded: ${open} open` : health.status;
+    if (node.dataset.words !== words) {
+      node.dataset.words = words;
+      node.replaceChildren(glyph(kind), h("span", null, words));
+    }
+    node.title = health.open.slice(0, 20).map((b) => clip(b.key ? `${b.name} ${b.key}` : b.name, 80)).join("\n");
+    showCounts(health.traces);
+    named();
+  }
+
+  function showCounts(counts) {
+    const node = byId("counts");
+    node.hidden = !counts;
+    if (!counts) return;
+    const lost = counts.dropped + counts.lost;
+    const shown = [
+      ["traces", counts.seen, "Traces that came to their end", ""],
+      ["kept", counts.kept, "Traces that were kept: failures, retries, slow ones, and a share of the rest", ""],
+      ["dropped", lost, `${count(counts.dropped)} dropped for want of room, ${count(counts.lost)} lost by the store`, lost ? "is-open" : ""],
+    ];
+    if (counts.waiting > 0) shown.push(["waiting", counts.waiting, "Traces on their way to the store", ""]);
+    list(node, shown, ([word]) => word, ([word, , tells]) => {
+      const figure = h("b");
+      const node = h("span", { title: tells }, figure, ` ${word}`);
+      return { node, update: ([, n, tells, bad]) => { say(figure, compact(n)); set(node, "title", tells); set(node, "class", bad); } };
+    });
+  }
+
+  // ===== figures: breakers, targets, limits, health =====
+
+  const figures = (() => {
+    async function section(note, path, show, words) {
+      const place = byId(note);
+      if (!place.firstChild && !place.dataset.known) place.append(h("p", { class: "loading" }, `Reading ${words} …`));
+      try {
+        const answer = await ask(path);
+        place.dataset.known = "yes";
+        place.replaceChildren();
+        show(answer);
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+        place.replaceChildren(h("p", { class: "problem" }, `Could not read ${words}. ${error.message}`));
+      }
+    }
+
+    async function optional(path, show, none) {
+      show(await ask(path).catch((error) => {
+        if (!(error instanceof Problem)) throw error;
+        return none;
+      }));
+    }
+
+    const load = paced(() => Promise.all([
+      section("breakers-note", "api/breakers", breakers.show, "breakers"),
+      section("targets-note", "api/targets", targets.show, "targets"),
+      optional("api/limits", limits.show, { limits: [] }),
+      optional("health", showHealth, { status: "unknown", open: [], traces: null }),
+    ]), 900);
+
+    function reset() {
+      confirm({
+        title: "Reset the figures?",
+        text: "Counts, percentiles and spark lines of all targets begin anew. Breakers, limits and traces stay as they are.",
+        verb: "Reset figures",
+        run: async (entered) => {
+          await post("api/metrics/reset", entered);
+          announce("The figures begin anew.");
+          load();
+        },
+      });
+    }
+
+    return { load, reset };
+  })();
+
+  // Last 60 s: what went well above the line, what failed and what was refused below it.
+  function spark() {
+    const ok = svg("path", { class: "ok" });
+    const failed = svg("path", { class: "failed" });
+    const rejected = svg("path", { class: "rejected" });
+    const line = svg("path", { class: "line" });
+    const node = svg("svg", { class: "spark", viewBox: "0 0 60 26", preserveAspectRatio: "none", role: "img" },
+      ok, failed, rejected, line);
+    const bars = (seconds, from, of, up, unit) => {
+      let d = "";
+      seconds.forEach((second, x) => {
+        const height = of(second) * unit;
+        if (height > 0) d += `M${x + 0.1} ${(from(second)).toFixed(2)}h.8v${(up ? -height : height).toFixed(2)}h-.8z`;
+      });
+      return d;
+    };
+    function update(seconds) {
+      const up = Math.max(...seconds.map(([good]) => good), 0);
+      const down = Math.max(...seconds.map(([, bad, refused]) => bad + refused), 0);
+      const unit = up + down > 0 ? 25 / (up + down) : 0;
+      const zero = up + down > 0 ? 0.5 + up * unit : 25.5;
+      set(ok, "d", bars(seconds, () => zero, ([good]) => good, true, unit));
+      set(failed, "d", bars(seconds, () => zero, ([, bad]) => bad, false, unit));
+      set(rejected, "d", bars(seconds, ([, bad]) => zero + bad * unit, ([, , refused]) => refused, false, unit));
+      set(line, "d", `M0 ${zero.toFixed(2)}H60`);
+      const sum = (at) => seconds.reduce((total, second) => total + second[at], 0);
+      const words = `last 60 s: ${count(sum(0))} ok, ${count(sum(1))} failed, ${count(sum(2))} rejected`;
+      set(node, "aria-label", words);
+      return words;
+    }
+    return { node, update };
+  }
+
+  // ===== breakers =====
+
+  const breakers = (() => {
+    const STATES = ["open", "forced-open", "half-open", "forced-closed", "disabled", "closed"];
+    const WORDS = {
+      closed: "closed", open: "open", "half-open": "half-open",
+      "forced-open": "forced open", "forced-closed": "forced closed", disabled: "disabled",
+    };
+    // So many closed ones get a whole tile; more of them become lines.
+    const TILES = 12;
+    const LINES = 30;
+    let known = [];
+    let all = false;
+
+    const keyOf = (b) => JSON.stringify([b.name, b.key, b.shared]);
+    const label = (b) => (b.shared ? `${b.name} (shared by further keys)` : b.key === null || b.key === b.name ? b.name : `${b.name} ${b.key}`);
+
+    function show(answer) {
+      known = answer.breakers;
+      render();
+    }
+
+    function render() {
+      const part = byId("breakers-filter").value.trim().toLowerCase();
+      const shown = known.filter((b) => label(b).toLowerCase().includes(part));
+      shown.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
+      const closed = shown.filter((b) => b.state === "closed");
+      const few = closed.length <= TILES;
+      const tiles = few ? shown : shown.filter((b) => b.state !== "closed");
+      const lines = few ? [] : all ? closed : closed.slice(0, LINES);
+      list(byId("tiles"), tiles, keyOf, tile);
+      list(byId("closed"), lines, keyOf, line);
+      byId("closed").hidden = lines.length === 0;
+      const more = byId("closed-more");
+      more.hidden = few || closed.length <= LINES;
+      say(more, all ? "Show fewer" : `Show all ${count(closed.length)} closed ones`);
+      byId("breakers-find").hidden = known.length <= TILES && !part;
+      const note = byId("breakers-note");
+      if (known.length === 0) note.replaceChildren(h("p", { class: "empty" }, "No breaker yet. A stack's breakers appear here once it is built and known to the registry; those by key with the first call for it."));
+      else if (shown.length === 0) note.replaceChildren(h("p", { class: "empty" }, `None of ${count(known.length)} breakers has this in its name.`));
+      else note.replaceChildren();
+      sum();
+    }
+
+    function sum() {
+      const node = byId("breakers-sum");
+      const totals = STATES.map((state) => [state, known.filter((b) => b.state === state).length]).filter(([, n]) => n > 0);
+      list(node, totals, ([state]) => state, ([state]) => {
+        const words = h("span");
+        return { node: h("span", { class: `tag is-${state}` }, glyph(state), words), update: ([, n]) => say(words, `${count(n)} ${WORDS[state]}`) };
+      });
+    }
+
+    function tile(first) {
+      let current = first;
+      let at = performance.now();
+      const name = h("h3", null, foreign(first.name), keyPart(first));
+      const state = h("span", { class: "state" });
+      const since = h("span", { class: "since" });
+      const why = h("p", { class: "why" });
+      const gauges = h("div", { class: "gauges" });
+      const picture = spark();
+      const foot = h("p", { class: "foot" });
+      const node = h("article", { class: "tile", "aria-label": clip(label(first), 200) },
+        h("header", null, name, menu(() => current)), h("p", { class: "is" }, state, since), gauges, picture.node, foot, why);
+      const parts = { rate: gauge("failure rate"), slow: gauge("slow calls"), row: pips("failures in a row"), probes: pips("good probes"), left: countdown() };
+
+      function update(b) {
+        const before = current.state;
+        current = b;
+        at = performance.now();
+        if (before !== b.state || !state.firstChild) {
+          state.replaceChildren(glyph(b.state), h("b", null, WORDS[b.state] ?? b.state));
+          node.className = `tile is-${b.state}`;
+          if (before !== b.state) flash(node);
+        }
+        const t = b.thresholds;
+        const shown = [];
+        if (b.state === "open") shown.push([parts.left, b]);
+        if (b.state === "half-open" || (b.mode === "auto" && b.probes > 0)) shown.push([parts.probes, [b.probes_succeeded, b.probes_needed, `${count(b.probes)} out`]]);
+        if (t.failure_rate !== null) shown.push([parts.rate, [b.failure_rate, t.failure_rate, b.calls, t]]);
+        if (t.slow_rate !== null) shown.push([parts.slow, [b.slow_rate, t.slow_rate, b.calls, t]]);
+        if (t.consecutive_failures !== null && b.state !== "half-open") shown.push([parts.row, [b.failures_in_a_row, t.consecutive_failures]]);
+        list(gauges, shown, ([part]) => part, ([part]) => ({ node: part.node, update: ([, value]) => part.update(value) }));
+        const words = picture.update(b.spark);
+        say(foot, words);
+        const note = reason(b);
+        why.hidden = !note;
+        say(why, clip(note, 400));
+        set(why, "title", note.length > 90 ? clip(note, 1000) : null);
+        set(since, "title", b.since ? `since ${when(b.since)}` : null);
+        tick();
+      }
+
+      function tick() {
+        const passed = performance.now() - at;
+        say(since, current.for_ms === null ? "since the start" : `for ${age(current.for_ms + passed)}`);
+        if (current.state === "open") parts.left.tick(passed);
+      }
+
+      return { node, update, tick };
+    }
+
+    function reason(b) {
+      if (b.mode !== "auto" && b.state.startsWith("forced")) return "by hand: its own judgement does not count until it is automatic again";
+      if (b.state === "disabled") return `would be ${WORDS[b.judged] ?? b.judged}; every call passes`;
+      if (b.state === "closed" && b.ramp_share !== null && b.ramp_share < 1) return `just closed: ${percent(b.ramp_share)} of calls are admitted`;
+      return b.state === "closed" || !b.tripped_by ? "" : `tripped: ${b.tripped_by}`;
+    }
+
+    function line(first) {
+      const picture = spark();
+      const share = h("span", { class: "share" });
+      let current = first;
+      const node = h("article", { class: "line is-closed", "aria-label": `${clip(label(first), 200)}, closed` },
+        glyph("closed"), h("h3", null, ...short(first)), picture.node, share, menu(() => current));
+      return {
+        node,
+        update(b) {
+          current = b;
+          const words = picture.update(b.spark);
+          say(share, percent(b.failure_rate));
+          set(node, "title", `${clip(label(b), 200)}\nfailure rate ${percent(b.failure_rate)}\n${words}`);
+        },
+      };
+    }
+
+    // Where there is a key, it is what tells one from the next.
+    function short(b) {
+      const part = keyPart(b);
+      return part && !b.shared ? [foreign(b.key), h("span", { class: "keyed" }, foreign(b.name))] : [foreign(b.name), part];
+    }
+
+    function keyPart(b) {
+      if (b.shared) return h("span", { class: "keyed" }, "shared by further keys");
+      return b.key !== null && b.key !== b.name && h("span", { class: "keyed" }, foreign(b.key));
+    }
+
+    // A share against the share that trips.
+    function gauge(words) {
+      const value = h("b");
+      const tells = h("span");
+      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const tick = svg("rect", { class: "tick", width: 2, height: 10, y: -2 });
+      const node = h("div", { class: "gauge" },
+        h("p", null, h("span", null, words), value),
+        svg("svg", { height: 6, width: "100%", overflow: "visible", "aria-hidden": "true" },
+          svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill, tick),
+        h("p", { class: "fine" }, tells));
+      return {
+        node,
+        update([share, limit, calls, t]) {
+          say(value, percent(share));
+          set(fill, "width", `${100 * Math.min(1, share ?? 0)}%`);
+          set(tick, "x", `${100 * limit}%`);
+          set(node, "class", `gauge ${share !== null && share >= limit ? "over" : ""}`);
+          const early = calls < t.minimum_calls ? `, from ${count(t.minimum_calls)} calls on` : "";
+          say(tells, `of ${plural(calls, "call")} in ${t.window}; trips at ${percent(limit)}${early}`);
+        },
+      };
+    }
+
+    // A few that are counted against a few that are needed or allowed.
+    function pips(words) {
+      const MOST = 12;
+      const value = h("b");
+      const row = svg("svg", { height: 6, width: "100%", "aria-hidden": "true" });
+      const node = h("div", { class: "gauge" }, h("p", null, h("span", null, words), value), row);
+      return {
+        node,
+        update([n, limit, also]) {
+          say(value, `${count(n)} of ${count(limit)}${also ? `, ${also}` : ""}`);
+          const cells = Math.min(limit, MOST);
+          const full = Math.min(cells, Math.round((n / limit) * cells));
+          set(node, "class", `gauge ${!also && n >= limit ? "over" : ""} ${also ? "good" : ""}`);
+          if (row.dataset.shown === `${full}/${cells}`) return;
+          row.dataset.shown = `${full}/${cells}`;
+          const wide = (100 - 1.5 * (cells - 1)) / cells;
+          row.replaceChildren(...Array.from({ length: cells }, (_, i) => svg("rect", {
+            class: i < full ? "fill" : "track", x: `${i * (wide + 1.5)}%`, width: `${wide}%`, height: 6, rx: 3,
+          })));
+        },
+      };
+    }
+
+    function countdown() {
+      const value = h("b");
+      const words = h("span", null, "half-open in");
+      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const node = h("div", { class: "gauge" }, h("p", null, words, value),
+        svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill));
+      let of = null;
+      function tick(passed) {
+        const left = of.half_open_in_ms === null ? null : Math.max(0, of.half_open_in_ms - passed);
+        say(words, left === 0 ? "half-open" : "half-open in");
+        say(value, left === null ? NONE : left === 0 ? "with the next call" : left < 60_000 ? `${(left / 1000).toFixed(1)} s` : took(left));
+        set(fill, "width", `${left === null ? 0 : 100 * Math.min(1, left / (of.open_for_ms || left || 1))}%`);
+      }
+      return { node, update: (b) => { of = b; tick(0); }, tick };
+    }
+
+    function flash(node) {
+      node.classList.remove("changed");
+      void node.offsetWidth; // Begins the animation anew.
+      node.classList.add("changed");
+    }
+
+    // ----- orders -----
+
+    const ORDERS = [
+      ["reset", "Reset", "It will be closed and judge by itself, with nothing counted."],
+      ["open", "Force open", "Every call will be refused until you order otherwise."],
+      ["close", "Force closed", "Every call will pass, whatever becomes of it, until you order otherwise."],
+      ["auto", "Automatic", "Ends the order: it judges by itself again, from closed and with nothing counted."],
+    ];
+
+    // The menu that is open, if any: how to shut it, and where it is.
+    let opened = null;
+
+    function menu(current) {
+      const button = h("button", { type: "button", class: "quiet dots", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": `Orders for ${clip(label(current()), 120)}` },
+        svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" },
+          ...[3, 8, 13].map((x) => svg("circle", { cx: x, cy: 8, r: 1.5 }))));
+      const items = ORDERS.map(([order, words, tells]) =>
+        h("button", { type: "button", role: "menuitem", tabindex: "-1", click: () => { shut(); button.focus(); command(current(), order, words, tells); } }, words));
+      const box = h("div", { class: "menu", role: "menu", hidden: true });
+      const node = h("div", { class: "orders" }, button, box);
+      const card = () => node.closest(".tile, .line");
+
+      function shut() {
+        box.hidden = true;
+        button.setAttribute("aria-expanded", "false");
+        card()?.classList.remove("raised");
+        opened = null;
+      }
+      function show(at) {
+        opened?.shut();
+        opened = { node, shut };
+        box.replaceChildren(...(about.takesToken() ? items : [h("p", null, "No token is configured in the program, so nothing can be changed from here.")]));
+        box.hidden = false;
+        button.setAttribute("aria-expanded", "true");
+        card()?.classList.add("raised");
+        items.at(at).focus();
+      }
+      button.addEventListener("click", () => (box.hidden ? show(0) : shut()));
+      node.addEventListener("keydown", (event) => {
+        const at = items.indexOf(document.activeElement);
+        const to = { ArrowDown: at + 1, ArrowUp: at < 0 ? -1 : at - 1, Home: 0, End: -1 }[event.key];
+        if (event.key === "Escape" && !box.hidden) {
+          shut();
+          button.focus();
+        } else if (to !== undefined) {
+          event.preventDefault();
+          if (box.hidden) show(to);
+          else items.at(to % items.length).focus();
+        }
+      });
+      node.addEventListener("focusout", (event) => {
+        if (event.relatedTarget && !node.contains(event.relatedTarget)) shut();
+      });
+      return node;
+    }
+
+    function command(b, order, words, tells) {
+      confirm({
+        title: `${words}: ${clip(label(b), 120)}?`,
+        text: tells,
+        verb: words,
+        danger: order === "open" || order === "close",
+        run: async (entered) => {
+          const key = b.key === null ? "" : `?key=${encodeURIComponent(b.key)}`;
+          await post(`api/breakers/${encodeURIComponent(b.name)}/${order}${key}`, entered);
+          announce(`${words}: done for ${clip(label(b), 120)}.`);
+          figures.load();
+        },
+      });
+    }
+
+    // Told by the server as it happens.
+    function changed(change) {
+      const who = change.key === null || change.key === change.name ? change.name : `${change.name} ${change.key}`;
+      byId("latest").replaceChildren(
+        h("time", { datetime: change.at }, CLOCK.format(new Date(change.at))), " ",
+        h("b", null, foreign(who, 80)), ` ${WORDS[change.from] ?? change.from} → ${WORDS[change.to] ?? change.to}: `, foreign(change.why, 160));
+    }
+
+    function tick() {
+      for (const entry of entries(byId("tiles"))) entry.tick();
+    }
+
+    function start() {
+      const input = byId("breakers-filter");
+      input.value = address.read().breakers;
+      input.addEventListener("input", () => {
+        address.write({ breakers: input.value.trim() }, "replace");
+        render();
+      });
+      byId("closed-more").addEventListener("click", () => {
+        all = !all;
+        render();
+      });
+      document.addEventListener("pointerdown", (event) => {
+        if (opened && !opened.node.contains(event.target)) opened.shut();
+      });
+    }
+
+    return { show, changed, tick, start };
+  })();
+
+  // ===== targets =====
+
+  const targets = (() => {
+    // Of each column: its words, what they mean, and what it is sorted by, the worst first.
+    const COLUMNS = {
+      name: ["Target", null, null],
+      success: ["Success, of calls and of attempts", null, (t) => -(t.effective ?? 1)],
+      rate: ["Rate", "calls per second, over the last 60 s", (t) => t.rate_60s],
+      active: ["Active", "calls under way now", (t) => t.in_flight],
+      p50: ["p50", "half of the calls took no longer, to the end of the body", (t) => t.p50_ms],
+      p95: ["p95", "95 of 100 calls took no longer", (t) => t.p95_ms],
+      p99: ["p99", "99 of 100 calls took no longer", (t) => t.p99_ms],
+      retries: ["Retries", "retries per call", (t) => t.retries_per_call],
+      timeouts: ["Timeouts", "calls that timed out", (t) => t.timeouts],
+      limited: ["Limited", "calls that waited for a limit, or were refused by one", (t) => t.limited],
+      rejected: ["Rejected", "calls that a breaker refused", (t) => t.breaker_rejected],
+    };
+    const FEW = 15;
+    const unfolded = new Set();
+    let known = [];
+    let all = false;
+    let sorted = null;
+    // The order stays while it is read: it is made anew for another column, or for other targets.
+    let order = [];
+
+    function show(answer) {
+      const before = known.length;
+      known = answer.targets;
+      const isEmpty = known.length === 0;
+      byId("targets-table").hidden = isEmpty;
+      byId("targets-legend").hidden = isEmpty;
+      say(byId("targets-sum"), isEmpty ? "" : `since ${when(answer.since)}`);
+      if (isEmpty) byId("targets-note").replaceChildren(h("p", { class: "empty" }, "No call yet. Each target gets a row with the first call to it."));
+      list(byId("target-names"), known.slice(0, 100), (t) => t.name, (t) => ({ node: h("option", { value: t.name }), update() {} }));
+      // Of many, those that do worst are the ones to see.
+      if (known.length !== before) sort(sorted ?? (known.length > FEW ? "success" : "name"));
+      render();
+    }
+
+    function sort(column) {
+      sorted = column;
+      const worth = COLUMNS[column][2];
+      const items = worth ? [...known].sort((a, b) => (worth(b) ?? -1) - (worth(a) ?? -1)) : known;
+      order = items.map((t) => t.name);
+      for (const head of byId("targets-heads").children) {
+        const isIt = head.dataset.column === column;
+        set(head, "aria-sort", isIt ? (worth && column !== "success" ? "descending" : "ascending") : null);
+      }
+    }
+
+    function render() {
+      const byName = new Map(known.map((t) => [t.name, t]));
+      const items = order.map((name) => byName.get(name)).filter(Boolean);
+      const shown = all ? items : items.slice(0, FEW);
+      const rows = shown.flatMap((t) => (unfolded.has(t.name) ? [[t, row], [t, errors]] : [[t, row]]));
+      list(byId("targets-body"), rows, ([t, make]) => `${make.name} ${t.name}`, ([t, make]) => make(t));
+      const more = byId("targets-more");
+      more.hidden = items.length <= FEW;
+      say(more, all ? "Show fewer" : `Show all ${count(items.length)} targets`);
+    }
+
+    function start() {
+      byId("targets-heads").append(...Object.entries(COLUMNS).map(([column, [words, tells]]) =>
+        h("th", { scope: "col", "data-column": column, class: column !== "name" && column !== "success" && "n" },
+          h("button", { type: "button", class: "quiet", title: tells, click: () => { sort(column); render(); } }, words))));
+      byId("targets-more").addEventListener("click", () => {
+        all = !all;
+        render();
+      });
+    }
+
+    function row(first) {
+      const fold = h("button", {
+        type: "button", class: "quiet fold", "aria-label": `Outcomes of ${clip(first.name, 120)}`,
+        click() {
+          if (!unfolded.delete(first.name)) unfolded.add(first.name);
+          render();
+        },
+      }, chevron());
+      const effective = h("b");
+      const actual = h("span");
+      const bar = shares();
+      const cells = Object.keys(COLUMNS).slice(2).map((column) => [column, h("td", { class: "n", "data-label": COLUMNS[column][0] })]);
+      const cell = Object.fromEntries(cells);
+      const node = h("tr", null,
+        h("th", { scope: "row" }, h("div", null, fold, foreign(first.name))),
+        h("td", { class: "success" }, h("p", null, effective, " ", actual), bar.node),
+        Object.values(cell));
+
+      function figure(name, words, mood, title) {
+        say(cell[name], words);
+        set(cell[name], "title", title);
+        set(cell[name], "class", `n ${words === "0" || words === NONE ? "zero" : mood ?? ""}`);
+      }
+
+      function update([t]) {
+        set(fold, "aria-expanded", String(unfolded.has(t.name)));
+        say(effective, percent(t.effective));
+        say(actual, `${percent(t.actual)} of ${plural(t.attempts, "attempt")}`);
+        bar.update(t);
+        figure("rate", rate(t.rate_60s));
+        figure("active", count(t.in_flight));
+        figure("p50", took(t.p50_ms));
+        figure("p95", took(t.p95_ms));
+        figure("p99", took(t.p99_ms));
+        figure("retries", t.retries_per_call === null ? NONE : trim(t.retries_per_call, 2), "", `${plural(t.retries, "retry", "retries")} in ${plural(t.started, "call")}`);
+        figure("timeouts", compact(t.timeouts), "warn");
+        figure("limited", compact(t.limited));
+        figure("rejected", compact(t.breaker_rejected), "refused");
+      }
+
+      return { node, update };
+    }
+
+    // What succeeded at the first try, what only retries made a success, and what was lost.
+    function shares() {
+      const actual = svg("rect", { class: "first", height: 8 });
+      const rescued = svg("rect", { fill: "url(#hatch)", class: "is-success", height: 8 });
+      const tick = svg("rect", { class: "tick", width: 2, height: 12, y: -2 });
+      const node = svg("svg", { class: "shares", height: 8, width: "100%", overflow: "visible", role: "img" },
+        svg("rect", { class: "lost", width: "100%", height: 8 }), rescued, actual, tick);
+      return {
+        node,
+        update(t) {
+          const both = [t.actual ?? 0, t.effective ?? 0];
+          const low = Math.min(...both);
+          node.classList.toggle("none", t.effective === null && t.actual === null);
+          set(actual, "width", `${100 * low}%`);
+          set(rescued, "x", `${100 * low}%`);
+          set(rescued, "width", `${100 * Math.max(0, both[1] - low)}%`);
+          set(tick, "x", `${100 * both[1]}%`);
+          set(node, "aria-label", `${percent(t.effective)} of calls succeeded, ${percent(t.actual)} of attempts`);
+        },
+      };
+    }
+
+    function errors() {
+      const outcomes = h("p", { class: "outcomes" });
+      const body = h("ul", { class: "kinds" });
+      const node = h("tr", { class: "unfolded" }, h("td", { colspan: 11 }, outcomes, body));
+      return {
+        node,
+        update([t]) {
+          const parts = Object.entries(t.outcomes).filter(([, n]) => n > 0).map(([word, n]) => `${count(n)} ${word}`);
+          const budget = t.budget === null ? "" : ` · ${trim(t.budget, 1)} retries left in the budget`;
+          say(outcomes, `${plural(t.ended, "call")} ended${parts.length ? ": " : ""}${parts.join(", ")}${budget}`);
+          const kinds = Object.entries(t.errors).sort((a, b) => b[1] - a[1]);
+          const most = Math.max(...kinds.map(([, n]) => n), 1);
+          list(body, kinds, ([kind]) => kind, ([kind]) => {
+            const figure = h("b");
+            const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+            return {
+              node: h("li", null, foreign(kind, 80), figure, svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, fill)),
+              update([, n]) {
+                say(figure, count(n));
+                set(fill, "width", `${(100 * n) / most}%`);
+              },
+            };
+          });
+          set(node, "aria-label", `Outcomes of ${clip(t.name, 120)}`);
+        },
+      };
+    }
+
+    return { show, start };
+  })();
+
+  const chevron = () =>
+    svg("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("path", { class: "own", d: "M4 2.5L8 6 4 9.5" }));
+
+  // ===== limits =====
+
+  const limits = (() => {
+    const PERIODS = { 1000: "a second", 60_000: "a minute", 3_600_000: "an hour", 86_400_000: "a day" };
+
+    function show(answer) {
+      const known = answer.limits;
+      byId("limits").hidden = known.length === 0;
+      byId("to-limits").hidden = known.length === 0;
+      // Those that hold calls back first, then by what is left.
+      const share = (l) => (l.burst ? (l.left ?? l.burst) / l.burst : 1);
+      const shown = [...known].sort((a, b) => Number(Boolean(b.held)) - Number(Boolean(a.held)) || share(a) - share(b)).slice(0, 60);
+      say(byId("limits-sum"), known.length > 60 ? `the 60 tightest of ${count(known.length)}` : "");
+      list(byId("limits-list"), shown, (l) => JSON.stringify([l.name, l.key]), item);
+    }
+
+    function item(first) {
+      const left = h("b");
+      const rule = h("span", { class: "fine" });
+      const wait = h("span", { class: "fine" });
+      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const node = h("li", null,
+        h("p", null, h("span", null, foreign(first.name), first.key !== null && first.key !== first.name && h("span", { class: "keyed" }, foreign(first.key))), left),
+        svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill),
+        h("p", null, rule, wait));
+      return {
+        node,
+        update(l) {
+          say(left, l.left === null ? "" : `${count(l.left)} left`);
+          say(rule, `${count(l.limit)} ${PERIODS[l.per_ms] ?? `in ${took(l.per_ms)}`}, ${count(l.burst)} at once`);
+          say(wait, l.held ? "held back" : l.wait_ms > 0 ? `next in ${took(l.wait_ms)}` : "");
+          set(fill, "width", `${l.burst ? 100 * Math.min(1, (l.left ?? l.burst) / l.burst) : 0}%`);
+          set(node, "class", l.held || l.left === 0 ? "spent" : null);
+        },
+      };
+    }
+
+    return { show };
+  })();
+
+  // ===== traces =====
+
+  const traces = (() => {
+    const PAGE = 50;
+    const MINUTE = 60_000;
+    const SPANS = { "5m": 5 * MINUTE, "15m": 15 * MINUTE, "1h": 60 * MINUTE, "24h": 1440 * MINUTE, "7d": 10_080 * MINUTE };
+    const keyOf = (t) => `${t.id} ${t.span}`;
+    let rows = [];
+    let next = null;
+    let page = null; // A newer first page than the one that is shown.
+    let asked = 0;
+    let known = false;
+    let editing = null;
+    let filtered = "";
+
+    function query(filters, cursor) {
+      const ask = new URLSearchParams({ limit: PAGE });
+      for (const field of ["name", "target", "q", "min_ms"]) if (filters[field]) ask.set(field, filters[field]);
+      if (filters.status !== "all") ask.set("status", filters.status);
+      if (SPANS[filters.since]) ask.set("since", new Date(Date.now() + ahead - SPANS[filters.since]).toISOString());
+      if (cursor) ask.set("cursor", cursor);
+      return `api/traces?${ask}`;
+    }
+
+    function adopt(answer) {
+      rows = answer.traces;
+      next = answer.next;
+      page = null;
+      known = true;
+      const share = answer.sampling?.rate;
+      say(byId("traces-sum"), share === null || share === undefined ? "" : share >= 1
+        ? "every call is kept"
+        : `failures, retries and slow ones: all · of the other successes ${percent(share)} are kept`);
+      render();
+    }
+
+    // The list is as it was left, unless the filters are others.
+    function follow() {
+      fill();
+      if (JSON.stringify(address.read().filters) !== filtered) load();
+    }
+
+    async function load() {
+      if (!about.hasStore()) {
+        byId("filters").hidden = true;
+        byId("traces-note").replaceChildren(h("p", { class: "empty" }, "No trace store is configured in the program, so no call is kept."));
+        return;
+      }
+      const mine = ++asked;
+      const { filters } = address.read();
+      filtered = JSON.stringify(filters);
+      const place = byId("traces-list");
+      if (known) place.classList.add("stale");
+      else byId("traces-note").replaceChildren(h("p", { class: "loading" }, "Reading traces …"));
+      try {
+        const answer = await ask(query(filters));
+        if (mine === asked) adopt(answer);
+      } catch (error) {
+        stumble(error);
+        if (mine === asked && error instanceof Problem) failed(error);
+      } finally {
+        if (mine === asked) place.classList.remove("stale");
+      }
+    }
+
+    function failed(error) {
+      rows = [];
+      next = null;
+      known = false;
+      render();
+      byId("traces-note").replaceChildren(h("p", { class: "problem" }, `Could not read traces. ${error.message}`));
+    }
+
+    // Looks for newer ones, without moving what is being read.
+    const peek = paced(async () => {
+      if (byId("overview").hidden || !about.hasStore()) return;
+      const mine = asked;
+      const filters = address.read().filters;
+      let answer;
+      try {
+        answer = await ask(query(filters));
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+        return;
+      }
+      if (mine !== asked) return;
+      if (rows.length === 0) {
+        adopt(answer);
+        return;
+      }
+      const seen = new Set(rows.map(keyOf));
+      const fresh = answer.traces.filter((t) => !seen.has(keyOf(t))).length;
+      page = fresh > 0 ? answer : null;
+      showFresh(fresh, answer.next !== null && fresh === answer.traces.length);
+    }, 2000);
+
+    function showFresh(fresh, andMore) {
+      const button = byId("fresh");
+      button.hidden = fresh === 0;
+      say(button, `${fresh}${andMore ? "+" : ""} new`);
+      set(button, "aria-label", `Show ${fresh}${andMore ? " or more" : ""} new traces`);
+    }
+
+    async function more() {
+      const button = byId("traces-more");
+      const mine = asked;
+      button.disabled = true;
+      try {
+        const answer = await ask(query(address.read().filters, next));
+        if (mine !== asked) return;
+        const seen = new Set(rows.map(keyOf));
+        const first = answer.traces.find((t) => !seen.has(keyOf(t)));
+        rows = rows.concat(answer.traces.filter((t) => !seen.has(keyOf(t))));
+        next = answer.next;
+        render();
+        if (first) kept.get(byId("traces-list")).get(keyOf(first)).node.querySelector("a").focus({ preventScroll: true });
+      } catch (error) {
+        stumble(error);
+        if (error instanceof Problem) failed(error);
+      } finally {
+        button.disabled = false;
+      }
+    }
+
+    function render() {
+      const slowest = Math.max(...rows.map((t) => t.duration_ms), 1);
+      list(byId("traces-list"), rows.map((t) => [t, slowest]), ([t]) => keyOf(t), row);
+      byId("traces-more").hidden = !next;
+      showFresh(0, false);
+      const { filters } = address.read();
+      const isFiltered = FIELDS.some((field) => field !== "status" && filters[field]);
+      byId("filters-clear").hidden = !isFiltered;
+      const note = byId("traces-note");
+      if (rows.length > 0) note.replaceChildren();
+      else note.replaceChildren(h("p", { class: "empty" }, nothing(filters, isFiltered),
+        filters.status !== "all" && h("button", { type: "button", click: () => change({ status: "all" }, "status") }, "Show all")));
+    }
+
+    function nothing(filters, isFiltered) {
+      if (isFiltered) return "No trace matches these filters. ";
+      if (filters.status === "failed") return "Nothing that went wrong is kept: every call did well, or none was made yet. ";
+      if (filters.status === "all") return "No trace yet. Calls through the stack appear here when they are over.";
+      return `No trace with the status ${filters.status}. `;
+    }
+
+    function remark(t) {
+      if (t.error ?? t.error_kind) return foreign(t.error ?? t.error_kind, 240);
+      if (t.status !== "success") return "";
+      return t.sampling_rate < 1 ? `stands for about ${count(Math.round(1 / t.sampling_rate))}` : { retried: "after a retry", slow: "slow" }[t.kept] ?? "";
+    }
+
+    function row([first]) {
+      const at = h("time", { datetime: first.started_at, title: when(first.started_at) });
+      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const more = first.targets.length > 2 ? ` +${first.targets.length - 2}` : "";
+      const asked = [first.calls > 1 && plural(first.calls, "call"), first.attempts > first.calls && plural(first.attempts, "attempt")].filter(Boolean).join(", ");
+      const link = h("a", {
+        class: `row is-${first.status}`,
+        click(event) {
+          if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.button !== 0) return;
+          event.preventDefault();
+          address.write({ trace: first.id, span: first.span });
+          route();
+        },
+      },
+        h("span", { class: "verdict" }, glyph(first.status), h("span", null, first.status)),
+        h("span", { class: "name" }, foreign(first.name)),
+        h("span", { class: "to" }, first.targets.slice(0, 2).flatMap((target, i) => [i > 0 && ", ", foreign(target, 120)]), more),
+        h("span", { class: "asked", title: asked }, asked),
+        svg("svg", { class: "length", height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill),
+        h("span", { class: "took n" }, took(first.duration_ms)),
+        h("span", { class: "words" }, remark(first)),
+        at);
+      return {
+        node: h("li", null, link),
+        tick: () => say(at, age(Date.now() + ahead - Date.parse(first.started_at))),
+        update([t, slowest]) {
+          set(fill, "width", `${Math.max(1, 100 * Math.sqrt(t.duration_ms / slowest))}%`);
+          set(link, "href", address.of({ ...address.read(), trace: t.id, span: t.span }));
+          this.tick();
+        },
+      };
+    }
+
+    // ----- filters -----
+
+    function fill() {
+      const { filters } = address.read();
+      const form = byId("filters").elements;
+      for (const field of FIELDS) {
+        if (form[field] !== document.activeElement && form[field].value !== filters[field]) form[field].value = filters[field];
+      }
+    }
+
+    // Typing is one step in the history, however many letters it has.
+    function change(part, field) {
+      address.write({ filters: { ...address.read().filters, ...part } }, editing === field ? "replace" : "push");
+      editing = field;
+      fill();
+      load();
+    }
+
+    function start() {
+      const form = byId("filters");
+      let soon = 0;
+      form.addEventListener("input", (event) => {
+        const { name, value, type } = event.target;
+        clearTimeout(soon);
+        soon = setTimeout(() => change({ [name]: value.trim() }, name), type === "radio" || type === "select-one" ? 0 : 250);
+      });
+      form.addEventListener("focusout", () => { editing = null; });
+      form.addEventListener("submit", (event) => event.preventDefault());
+      form.addEventListener("reset", (event) => {
+        event.preventDefault();
+        const { status } = address.read().filters;
+        change({ ...Object.fromEntries(FIELDS.map((field) => [field, ""])), status }, "all");
+        form.elements.name.focus();
+      });
+      byId("traces-more").addEventListener("click", more);
+      byId("fresh").addEventListener("click", () => {
+        if (!page) return;
+        asked += 1;
+        adopt(page);
+        byId("traces-list").querySelector("a")?.focus({ preventScroll: true });
+      });
+    }
+
+    function tick() {
+      for (const entry of entries(byId("traces-list"))) entry.tick();
+    }
+
+    return { start, load, follow, peek, fill, tick };
+  })();
+
+  // ===== one trace =====
+
+  const trace = (() => {
+    const NOT_WELL = new Set(["error", "timeout", "rejected"]);
+    // What is worth a mark of its own in a bar.
+    const MARKED = new Set(["rejected", "would_reject", "retrying", "resending", "gave_up", "timed_out", "slow", "state_changed", "overflowed", "waited", "held_back"]);
+    const MANY = 80;
+    const HEIGHT = 26;
+    let id = null;
+    let records = null;
+    let tops = [];
+    let folded = new Set();
+    let narrowed = false;
+    let rows = [];
+    let picked = null;
+    let whole = 1;
+    let view = [0, 1];
+    let parts = null;
+    let tries = 0;
+
+    // ----- what is shown -----
+
+    async function show(next, span) {
+      if (next === id && records) {
+        if (span && span !== picked?.span) pick(rows.find((row) => row.span === span), false);
+        return;
+      }
+      id = next;
+      records = null;
+      parts = null;
+      tries = 0;
+      await read(span);
+    }
+
+    async function read(span) {
+      const mine = id;
+      const place = byId("trace");
+      if (!records) place.replaceChildren(back(), h("p", { class: "loading" }, "Reading the trace …"));
+      try {
+        const answer = await ask(`api/traces/${encodeURIComponent(mine)}`);
+        if (mine !== id) return;
+        records = answer.traces;
+        draw(span);
+      } catch (error) {
+        stumble(error);
+        if (mine !== id) return;
+        place.replaceChildren(back(), h("h2", { id: "trace-title" }, "This trace is not here"), h("p", { class: isGone(error) ? "loading" : "problem" }, isGone(error)
+          ? "The server does not answer. It is read as soon as it does."
+          : error.status === 404
+            ? "It has expired, was not kept, or is not over yet."
+            : `Could not read it. ${error.message}`),
+        h("button", { type: "button", click: () => read(span) }, "Read it again"));
+        if (error.status === 404 && tries++ < 3) setTimeout(() => { if (mine === id && !records) read(span); }, 2000);
+      }
+      named();
+    }
+
+    function back() {
+      return h("a", {
+        class: "back", href: address.of({ ...address.read(), trace: null }),
+        click(event) {
+          if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
+          event.preventDefault();
+          if (cameFromList) history.back();
+          else {
+            address.write({ trace: null });
+            route();
+          }
+        },
+      }, "← Traces");
+    }
+
+    function leave() {
+      id = null;
+      records = null;
+      parts = null;
+      picked = null;
+      tip.hide();
+      byId("trace").replaceChildren();
+    }
+
+    // A trace's records as trees of scopes and calls, by their spans: what a server kept hangs under
+    // the call that made the request.
+    function plant() {
+      const start = Math.min(...records.map((record) => Date.parse(record.started_at)));
+      const spans = new Map();
+      const nodes = [];
+      const add = (node) => {
+        nodes.push(node);
+        if (!spans.has(node.span)) spans.set(node.span, node);
+        return node;
+      };
+      for (const record of records) {
+        const shift = Date.parse(record.started_at) - start;
+        if (!record.calls.some((call) => call.span === record.span)) {
+          add({ kind: "root", span: record.span, above: record.parent, item: record, record, shift, from: shift, to: shift + record.duration_ms, children: [] });
+        }
+        for (const call of record.calls) {
+          const from = shift + call.started_ms;
+          const node = add({ kind: call.kind, span: call.span, above: call.parent ?? (call.span === record.span ? record.parent : record.span), item: call, record, shift, from, to: from + call.duration_ms, children: [] });
+          for (const attempt of call.attempts) if (!spans.has(attempt.span)) spans.set(attempt.span, node);
+        }
+      }
+      tops = [];
+      for (const node of nodes) {
+        const above = spans.get(node.above);
+        if (above && above !== node && !isWithin(above, node)) {
+          node.parent = above;
+          above.children.push(node);
+        } else tops.push(node);
+      }
+      const byStart = (a, b) => a.from - b.from;
+      tops.sort(byStart);
+      for (const node of nodes) node.children.sort(byStart);
+      whole = Math.max(...nodes.map((node) => node.to), 0.001);
+      const attempts = nodes.reduce((sum, node) => sum + (isPlain(node) ? 0 : node.item.attempts.length), 0);
+      folded = new Set(nodes.length + attempts > MANY ? nodes.filter((node) => node.kind === "call" && !NOT_WELL.has(node.item.status)).map((node) => node.span) : []);
+      return nodes;
+    }
+
+    // A record that was read from somewhere may be its own parent.
+    function isWithin(node, other) {
+      for (let at = node; at; at = at.parent) if (at === other) return true;
+      return false;
+    }
+
+    // One attempt that nothing followed says no more than its call.
+    function isPlain(node) {
+      if (node.kind !== "call") return true;
+      const { attempts, events } = node.item;
+      return attempts.length <= 1 && (attempts[0]?.number ?? 1) === 1 && !events.some((event) => event.what === "retrying");
+    }
+
+    // Whether something in it went wrong, or was tried again.
+    const isTelling = (node) => !isPlain(node) || NOT_WELL.has(node.item.status) || node.children.some(isTelling);
+
+    function flatten() {
+      const shown = [];
+      const stack = tops.map((node) => ({ node, depth: 0 })).reverse();
+      while (stack.length > 0) {
+        const { node, depth } = stack.pop();
+        if (narrowed && !isTelling(node)) continue;
+        node.depth = depth;
+        node.folds = node.children.length > 0 || !isPlain(node);
+        shown.push(node);
+        if (folded.has(node.span)) continue;
+        if (!isPlain(node)) {
+          node.item.attempts.forEach((attempt, index) => shown.push({
+            kind: "attempt", span: attempt.span, item: attempt, call: node, record: node.record, shift: node.shift, depth: depth + 1,
+            from: node.shift + attempt.started_ms, to: node.shift + attempt.started_ms + attempt.ended_after_ms,
+            next: node.item.attempts[index + 1] ?? null, parent: node,
+          }));
+        }
+        for (const child of [...node.children].reverse()) stack.push({ node: child, depth: depth + 1 });
+      }
+      return shown;
+    }
+
+    function draw(span) {
+      const nodes = plant();
+      const lead = tops[0].record;
+      const plot = h("div", { class: "plot", role: "tree", "aria-label": "Calls and attempts, by time" });
+      const axis = svg("svg", { class: "axis", height: 20, width: "100%", "aria-hidden": "true" });
+      narrowed = false;
+      const narrow = h("button", {
+        type: "button", class: "quiet", "aria-pressed": "false", hidden: nodes.length < 30 || nodes.every(isTelling) || !nodes.some(isTelling),
+        click() {
+          narrowed = !narrowed;
+          set(narrow, "aria-pressed", String(narrowed));
+          render();
+          pick(rows.includes(picked) ? picked : rows[0], false);
+        },
+      }, "Only failed and retried");
+      const zoom = h("button", { type: "button", class: "quiet", hidden: true, click: () => zoomTo(0, whole) }, "Whole trace");
+      const story = h("section", { class: "story", "aria-label": "What happened" });
+      parts = { plot, axis, zoom, story, line: h("div", { class: "cursor", hidden: true }) };
+      view = [0, whole];
+      byId("trace").replaceChildren(
+        back(), heading(lead), ...noted(lead),
+        h("section", { class: "waterfall", "aria-label": "Waterfall" },
+          h("p", { class: "legend" },
+            h("span", { class: "key solid" }, "under way"), h("span", { class: "key hatched" }, "waiting"),
+            h("span", { class: "key moment" }, "head of the response"), h("span", { class: "key cross" }, "failed or refused"),
+            h("span", { class: "row-end" }, narrow, zoom)),
+          h("div", { class: "scroller" }, h("div", { class: "ruler" }, axis), plot)),
+        story);
+      rows = flatten();
+      const first = rows.find((row) => row.span === span && row.kind !== "root")
+        ?? nodes.find((node) => node.kind === "call" && NOT_WELL.has(node.item.status))
+        ?? nodes.find((node) => node.kind === "call" && node.item.attempts.length > 1) ?? nodes[0];
+      render();
+      pick(rows.find((row) => row.span === first.span) ?? rows[0], false);
+      entries(plot).find((entry) => entry.row === picked)?.node.scrollIntoView({ block: "nearest" });
+      window.scrollTo(0, 0);
+    }
+
+    function heading(lead) {
+      const status = tops[0].item.status ?? lead.status;
+      const link = new URL(`api/traces/${encodeURIComponent(lead.id)}/otlp`, BASE);
+      const copy = h("button", {
+        type: "button", class: "quiet", async click() {
+          await navigator.clipboard?.writeText(lead.id).then(() => announce("Copied."), () => announce("Could not copy."));
+        },
+      }, "Copy id");
+      return h("header", { class: `is-${status}` },
+        h("h2", { id: "trace-title" }, foreign(lead.name)),
+        h("p", { class: "verdict" }, glyph(status), h("b", null, status), ` in ${took(lead.duration_ms)}`),
+        h("p", { class: "fine" },
+          h("time", { datetime: lead.started_at }, when(lead.started_at)), " · ", h("code", null, clip(lead.id, 64)), " ", copy, " ",
+          h("a", { href: link.href, target: "_blank", rel: "noopener", download: `trace-${clip(lead.id, 64)}.json` }, "OTLP JSON"), " · ", why(lead)));
+    }
+
+    function why(record) {
+      const words = {
+        failed: "kept because something in it failed", retried: "kept because an attempt was repeated", slow: "kept because it was slow",
+      };
+      if (words[record.kept]) return words[record.kept];
+      return record.sampling_rate < 1 ? `one of the ${percent(record.sampling_rate)} of successes that are kept: it stands for about ${count(Math.round(1 / record.sampling_rate))}` : "every call is kept";
+    }
+
+    // What a scope or a call noted, put out and ended in.
+    function noted(item) {
+      return [
+        item.attributes.length > 0 && h("dl", { class: "attributes" }, item.attributes.map(([key, value]) => h("div", null, h("dt", null, foreign(key, 120)), h("dd", null, foreign(value, 2000))))),
+        item.error && block("Error", item.error, 0, "bad"),
+        item.output && block("Output", item.output.text, item.output.omitted, ""),
+        left(item.omitted),
+      ].filter(Boolean);
+    }
+
+    function block(title, words, omitted, mood) {
+      return h("figure", { class: `block ${mood}` }, h("figcaption", null, title),
+        h("pre", { dir: "auto", tabindex: "0", "aria-label": title }, clip(words, 20_000), omitted > 0 && h("span", { class: "fine" }, ` … and ${plural(omitted, "character")} more`)));
+    }
+
+    function left(omitted) {
+      const parts = Object.entries(omitted ?? {}).filter(([, n]) => n > 0).map(([what, n]) => `${count(n)} ${what}`);
+      return parts.length > 0 && h("p", { class: "fine" }, `There was no room for ${parts.join(", ")}.`);
+    }
+
+    // ----- the rows -----
+
+    function render() {
+      rows = flatten();
+      parts.plot.parentNode.classList.toggle("long", rows.length > 18);
+      list(parts.plot, rows, (row) => `${row.kind} ${row.call?.span ?? ""} ${row.item.number ?? ""} ${row.span}`, line);
+      scale();
+    }
+
+    function line(first) {
+      let row = first;
+      const isAttempt = row.kind === "attempt";
+      const status = row.item.status;
+      const title = isAttempt ? `#${row.item.number}` : row.item.name;
+      const fold = h("span", { class: "fold", "aria-hidden": "true", click(event) { event.stopPropagation(); toggle(row); } });
+      const bar = svg("svg", { class: "bar", height: HEIGHT, width: "100%", "aria-hidden": "true" });
+      const what = isAttempt ? row.item.outcome : NOT_WELL.has(status) ? row.item.error_kind ?? status : status;
+      const to = row.item.target && row.item.target !== row.item.name ? row.item.target : null;
+      const node = h("div", {
+        class: `line ${row.kind} is-${status}`, role: "treeitem", tabindex: "-1",
+        "aria-label": `${clip(title, 200)}: ${clip(what, 200)}, ${took(row.to - row.from)}, from ${took(row.from)} on`,
+        click: () => pick(row),
+        focus: () => tip.show(node, gist(row)),
+        blur: () => tip.hide(),
+        pointermove: (event) => hover(event, row, bar),
+        pointerleave: () => { tip.hide(); cursor(null); },
+      },
+        h("span", { class: "label" }, fold, foreign(title), to && h("span", { class: "keyed" }, foreign(to))),
+        bar,
+        h("span", { class: "figures" }, h("span", { class: "took n" }, took(row.to - row.from)), h("span", { class: "what" }, glyph(status), foreign(what, 80))));
+      return {
+        node,
+        bar,
+        get row() { return row; },
+        update(next) {
+          row = next;
+          set(node, "aria-level", row.depth + 1);
+          node.style.setProperty("--depth", Math.min(row.depth, 6));
+          if (row.folds) {
+            set(node, "aria-expanded", String(!folded.has(row.span)));
+            if (!fold.firstChild) fold.append(chevron());
+          }
+        },
+      };
+    }
+
+    function toggle(row) {
+      if (!row.folds) return;
+      if (!folded.delete(row.span)) folded.add(row.span);
+      render();
+      if (!rows.includes(picked)) pick(row, false);
+    }
+
+    // Pixels: least widths, crossed ends and the words in a gap depend on them.
+    function scale() {
+      const width = parts.axis.getBoundingClientRect().width;
+      if (width === 0) return;
+      const x = (ms) => ((ms - view[0]) / (view[1] - view[0])) * width;
+      ticks(x, width);
+      for (const entry of entries(parts.plot)) paint(entry.bar, entry.row, x, width);
+    }
+
+    function ticks(x, width) {
+      const span = view[1] - view[0];
+      const rough = (span * 80) / width;
+      const ten = 10 ** Math.floor(Math.log10(rough));
+      const step = [1, 2, 5, 10].map((n) => n * ten).find((n) => n >= rough);
+      const marks = [];
+      for (let ms = Math.ceil(view[0] / step) * step; ms <= view[1] + step * 1e-6; ms += step) {
+        const at = x(ms);
+        const isLast = at > width - 24;
+        marks.push(svg("path", { class: "line", d: `M${at.toFixed(1)} 14V20` }),
+          svg("text", { x: isLast ? width : at, y: 11, "text-anchor": ms === view[0] ? "start" : isLast ? "end" : "middle" }, ms === 0 ? "0" : took(ms)));
+      }
+      parts.axis.replaceChildren(...marks, svg("path", { class: "line", d: `M0 19.5H${width}` }));
+      parts.plot.style.setProperty("--step", `${x(view[0] + step)}px`);
+      parts.plot.style.setProperty("--first", `${x(Math.ceil(view[0] / step) * step)}px`);
+    }
+
+    function paint(bar, row, x, width) {
+      const shapes = [];
+      const middle = HEIGHT / 2;
+      const box = (attributes, from, to, top, height, least = 2) => {
+        const at = Math.max(-4, x(from));
+        const over = Math.min(width + 4, Math.max(x(to), at + least));
+        if (over > at && at <= width) shapes.push(svg("rect", { ...attributes, x: at.toFixed(1), width: (over - at).toFixed(1), y: top, height, rx: 2 }));
+      };
+      const cross = (at) => {
+        const end = Math.min(Math.max(x(at), 5), width - 5);
+        if (x(at) >= -1 && x(at) <= width + 1) shapes.push(svg("path", { class: "cross", d: `M${(end - 4).toFixed(1)} ${middle - 4}l8 8m0 -8l-8 8` }));
+      };
+      if (row.kind === "root" || row.kind === "scope") {
+        const [from, to] = [x(row.from), Math.max(x(row.to), x(row.from) + 2)];
+        shapes.push(svg("path", { class: "scope", d: `M${from.toFixed(1)} 8v10M${from.toFixed(1)} ${middle}H${to.toFixed(1)}M${to.toFixed(1)} 8v10` }));
+        if (NOT_WELL.has(row.item.status)) cross(row.to);
+      } else if (row.kind === "call") {
+        box({ fill: "url(#hatch)", class: "gap" }, row.from, row.to, 7, 12);
+        for (const attempt of row.item.attempts) run(row, attempt, box, 7, 12);
+        waits(row).forEach((gap) => box({ fill: "url(#hatch)", class: "gap inner" }, gap.from, gap.to, 7, 12, 0));
+        if (row.item.head_after_ms !== null) box({ class: "head" }, row.from + row.item.head_after_ms, row.from + row.item.head_after_ms, 4, 18);
+        for (const event of row.item.events) {
+          const at = row.shift + event.offset_ms;
+          if (MARKED.has(event.what) && x(at) >= -1 && x(at) <= width + 1) shapes.push(svg("circle", { class: "event", cx: Math.min(Math.max(x(at), 2), width - 2).toFixed(1), cy: HEIGHT - 2, r: 1.5 }));
+        }
+        if (NOT_WELL.has(row.item.status)) cross(row.to);
+      } else {
+        const gap = gapAfter(row);
+        if (gap) {
+          box({ fill: "url(#hatch)", class: "gap" }, gap.from, gap.to, 8, 10, 0);
+          const room = x(gap.to) - x(gap.from);
+          if (room > 76) shapes.push(svg("text", { class: "inside", x: ((x(gap.from) + x(gap.to)) / 2).toFixed(1), y: middle + 3.5, "text-anchor": "middle" }, took(gap.to - gap.from)));
+        }
+        run(row.call, row.item, box, 8, 10);
+        waits(row.call).filter((gap) => gap.attempt === row.item.number).forEach((gap) => box({ fill: "url(#hatch)", class: "gap inner" }, gap.from, gap.to, 8, 10, 0));
+        if (row.item.head_after_ms !== null) box({ class: "head" }, row.from + row.item.head_after_ms, row.from + row.item.head_after_ms, 5, 16);
+        if (NOT_WELL.has(row.item.status)) cross(row.to);
+      }
+      bar.replaceChildren(...shapes);
+    }
+
+    // An attempt: full to the head of its response, lighter while the body came.
+    function run(call, attempt, box, top, height) {
+      const from = call.shift + attempt.started_ms;
+      const to = from + attempt.ended_after_ms;
+      const head = attempt.head_after_ms === null ? to : Math.min(to, from + attempt.head_after_ms);
+      if (to - head > 0) box({ class: `busy body is-${attempt.status}` }, head, to, top, height);
+      box({ class: `busy is-${attempt.status}` }, from, head, top, height);
+    }
+
+    // Times that a call waited for its turn at a limit.
+    function waits(call) {
+      return call.item.events.filter((event) => event.what === "waited" && event.wait_ms > 0).map((event) => {
+        const to = call.shift + event.offset_ms;
+        return { from: to - event.wait_ms, to, attempt: event.attempt, event };
+      });
+    }
+
+    // The wait that follows an attempt, to the next one or to where the call gave up waiting.
+    function gapAfter(row) {
+      const event = row.call.item.events.find((event) => event.what === "retrying" && event.attempt === row.item.number);
+      if (!event && !row.next) return null;
+      const to = row.next ? row.call.shift + row.next.started_ms : row.call.to;
+      return to > row.to ? { from: row.to, to, event } : null;
+    }
+
+    function zoomTo(from, to) {
+      view = [from, Math.max(to, from + 0.001)];
+      parts.zoom.hidden = from === 0 && to === whole;
+      scale();
+    }
+
+    // ----- what is pointed at -----
+
+    function gist(row) {
+      const { item } = row;
+      if (row.kind === "attempt") {
+        const gap = gapAfter(row);
+        return [
+          [`attempt ${item.number}`, `${item.outcome} after ${took(item.ended_after_ms)}`],
+          item.http_status !== null && ["HTTP", String(item.http_status)],
+          item.hint && ["hint", item.hint],
+          gap && ["then", `${took(gap.to - gap.from)} of waiting${gap.event ? `: ${gap.event.why}` : ""}`],
+        ].filter(Boolean);
+      }
+      const told = item.events.filter((event) => MARKED.has(event.what));
+      const lines = [[row.kind === "root" ? "scope" : row.kind, `${item.error_kind ?? item.status} after ${took(row.to - row.from)}`],
+        ...told.slice(0, 6).map((event) => [`+${took(row.shift + event.offset_ms)}`, `${event.layer}: ${event.why}`])];
+      if (told.length > 6) lines.push(["", `and ${count(told.length - 6)} more`]);
+      return lines;
+    }
+
+    function hover(event, row, bar) {
+      const box = bar.getBoundingClientRect();
+      const at = event.clientX - box.left;
+      if (at < 0 || at > box.width) {
+        tip.show(bar, gist(row), event);
+        cursor(null);
+        return;
+      }
+      const ms = view[0] + (at / box.width) * (view[1] - view[0]);
+      const near = (6 / box.width) * (view[1] - view[0]);
+      cursor(ms);
+      tip.show(bar, [[`+${took(ms)}`, ""], ...under(row, ms, near)], event);
+    }
+
+    // What there is to say of a moment in a row.
+    function under(row, ms, near) {
+      const call = row.call ?? row;
+      const events = (call.item.events ?? []).filter((event) => (row.kind !== "attempt" || event.attempt === row.item.number)
+        && Math.abs(call.shift + event.offset_ms - ms) <= near);
+      const lines = events.slice(0, 6).map((event) => [event.layer, event.why]);
+      if (lines.length > 0) return lines;
+      const gap = waits(call).find((gap) => ms >= gap.from && ms <= gap.to);
+      if (gap) return [["waiting", gap.event.why]];
+      const attempts = row.kind === "attempt" ? [row.item] : call.item.attempts ?? [];
+      const attempt = attempts.find((attempt) => ms >= call.shift + attempt.started_ms - near && ms <= call.shift + attempt.started_ms + attempt.ended_after_ms + near);
+      if (attempt) return [[`attempt ${attempt.number}`, `${attempt.outcome} after ${took(attempt.ended_after_ms)}`]];
+      if (ms < row.from || (row.kind !== "attempt" && ms > row.to)) return gist(row);
+      const before = (call.item.attempts ?? []).filter((attempt) => call.shift + attempt.started_ms <= ms).at(-1);
+      const told = before && call.item.events.find((event) => event.what === "retrying" && event.attempt === before.number);
+      if (told && ms <= call.to) return [["waiting", told.why]];
+      return gist(row);
+    }
+
+    function cursor(ms) {
+      const { plot, axis } = parts ?? {};
+      if (!plot) return;
+      const isIn = ms !== null && ms >= view[0] && ms <= view[1];
+      plot.classList.toggle("pointed", isIn);
+      if (!isIn) return;
+      const box = axis.getBoundingClientRect();
+      const x = box.left - plot.getBoundingClientRect().left + ((ms - view[0]) / (view[1] - view[0])) * box.width;
+      plot.style.setProperty("--cursor", `${x.toFixed(1)}px`);
+    }
+
+    // ----- what is picked -----
+
+    function pick(row, byHand = true) {
+      if (!row) return;
+      picked = row;
+      for (const entry of entries(parts.plot)) {
+        const isIt = entry.row === row;
+        set(entry.node, "aria-selected", String(isIt));
+        entry.node.tabIndex = isIt ? 0 : -1;
+      }
+      parts.story.replaceChildren(...tell(row));
+      if (byHand) address.write({ span: row.span }, "replace");
+    }
+
+    function tell(row) {
+      const node = row.call ?? row;
+      const { item } = node;
+      const isWhole = node.kind === "root";
+      const path = [
+        item.operation && item.operation !== item.name && [" ", h("code", null, foreign(item.operation))],
+        item.target && [" → ", foreign(item.target)],
+        item.key && item.key !== item.target && [" for ", foreign(item.key)],
+      ];
+      const from = h("span", { class: "fine" }, ` +${took(node.from)} to +${took(node.to)}`);
+      return [
+        h("header", { class: `is-${item.status}` },
+          h("h3", null, glyph(item.status), foreign(item.name), path),
+          h("p", null, verdict(item), ` in ${took(node.to - node.from)}`, from,
+            node.to - node.from < whole * 0.9 && h("button", { type: "button", class: "quiet", click: () => zoomTo(node.from, node.to) }, "Zoom to it"))),
+        ...(isWhole && node.record === tops[0].record ? [] : noted(item)),
+        item.attempts?.length > 0 && attemptsOf(node),
+        eventsOf(node),
+      ].filter(Boolean);
+    }
+
+    // `rejected: open` says that it was rejected.
+    function verdict({ status, error_kind: kind }) {
+      if (!kind) return status;
+      return kind.startsWith(status) ? foreign(kind) : [status, ": ", foreign(kind)];
+    }
+
+    function attemptsOf(node) {
+      const cell = (words, title) => h("td", { class: "n", "data-label": title }, words);
+      return h("table", { class: "plain attempts" },
+        h("thead", null, h("tr", null, ["Attempt", "Began", "Head", "Took", "HTTP", "Outcome", "Hint"].map((title, i) => h("th", { scope: "col", class: i > 0 && i < 5 && "n" }, title)))),
+        h("tbody", null, node.item.attempts.map((attempt) => h("tr", { class: `is-${attempt.status}` },
+          h("th", { scope: "row" }, glyph(attempt.status), `#${attempt.number}`),
+          cell(`+${took(node.shift + attempt.started_ms)}`, "began"),
+          cell(took(attempt.head_after_ms), "head"),
+          cell(took(attempt.ended_after_ms), "took"),
+          cell(attempt.http_status === null ? NONE : String(attempt.http_status), "HTTP"),
+          h("td", { class: "wide" }, foreign(attempt.outcome)),
+          h("td", { class: "wide" }, attempt.hint ? foreign(attempt.hint) : "")))));
+    }
+
+    function eventsOf(node) {
+      const { events, name } = node.item;
+      if (events.length === 0) return h("p", { class: "empty" }, node.kind === "call" ? "No layer told anything of this call." : "No layer told anything outside of its calls.");
+      return h("table", { class: "plain events" },
+        h("thead", null, h("tr", null, ["Time", "Layer", "Attempt", "What, and why"].map((title, i) => h("th", { scope: "col", class: (i === 0 || i === 2) && "n" }, title)))),
+        h("tbody", null, events.map((event) => {
+          const at = node.shift + event.offset_ms;
+          const point = () => cursor(at);
+          const rest = () => cursor(null);
+          return h("tr", { class: MARKED.has(event.what) && "marked", pointerenter: point, pointerleave: rest },
+            h("td", { class: "n" }, `+${took(at)}`),
+            h("td", null, event.layer, event.name !== name && h("span", { class: "keyed" }, foreign(event.name, 60)), event.key && event.key !== event.name && event.key !== node.item.target && h("span", { class: "keyed" }, foreign(event.key, 60))),
+            h("td", { class: "n" }, event.attempt ? `#${event.attempt}` : ""),
+            h("td", { class: "wide" }, foreign(event.why, 1000)));
+        })));
+    }
+
+    // ----- keys -----
+
+    function keys(event) {
+      if (!parts || !parts.plot.contains(event.target)) return;
+      const at = entries(parts.plot).findIndex((entry) => entry.node === event.target);
+      const row = rows[at];
+      if (!row) return;
+      const go = (to) => {
+        const target = entries(parts.plot)[Math.min(Math.max(to, 0), rows.length - 1)];
+        target.node.focus();
+        target.node.scrollIntoView({ block: "nearest" });
+      };
+      const isFolded = folded.has(row.span);
+      const does = {
+        ArrowDown: () => go(at + 1),
+        ArrowUp: () => go(at - 1),
+        Home: () => go(0),
+        End: () => go(rows.length - 1),
+        Enter: () => pick(row),
+        " ": () => pick(row),
+        ArrowRight: () => (row.folds && isFolded ? toggle(row) : go(at + 1)),
+        ArrowLeft: () => (row.folds && !isFolded ? toggle(row) : row.parent && go(rows.indexOf(row.parent))),
+      }[event.key];
+      if (!does) return;
+      event.preventDefault();
+      does();
+    }
+
+    function start() {
+      new ResizeObserver(() => { if (parts) scale(); }).observe(byId("trace"));
+      byId("trace").addEventListener("keydown", keys);
+    }
+
+    return {
+      start, show, leave,
+      retry: () => { if (id && !records) read(address.read().span); },
+      name: () => (id ? records?.[0]?.name ?? "Trace" : null),
+    };
+  })();
+
+  // What is said beside the pointer, or beside what has the focus.
+  const tip = (() => {
+    function show(beside, lines, pointer) {
+      const node = byId("tip");
+      node.replaceChildren(h("dl", null, lines.map(([key, words]) => h("div", null, h("dt", null, foreign(key, 60)), h("dd", null, foreign(words, 400))))));
+      node.hidden = false;
+      const box = beside.getBoundingClientRect();
+      const { offsetWidth: width, offsetHeight: height } = node;
+      const x = pointer ? pointer.clientX + 14 : box.left + 40;
+      const below = (pointer ? Math.max(pointer.clientY + 12, box.bottom) : box.bottom) + 4;
+      node.style.left = `${Math.max(8, Math.min(x, document.documentElement.clientWidth - width - 8))}px`;
+      node.style.top = `${below + height > window.innerHeight ? Math.max(8, box.top - height - 8) : below}px`;
+    }
+
+    return { show, hide: () => { byId("tip").hidden = true; } };
+  })();
+
+  // ===== which of the two is shown =====
+
+  let scrolled = 0;
+  let cameFromList = false;
+
+  function route() {
+    const { trace: id, span } = address.read();
+    const overview = byId("overview");
+    const wasList = !overview.hidden;
+    overview.hidden = Boolean(id);
+    byId("trace").hidden = !id;
+    byId("sections").hidden = Boolean(id);
+    if (id) {
+      if (wasList) {
+        cameFromList = history.state?.within === true;
+        scrolled = window.scrollY;
+        window.scrollTo(0, 0);
+      }
+      trace.show(id, span);
+    } else {
+      trace.leave();
+      traces.fill();
+      if (!wasList) window.scrollTo(0, scrolled);
+    }
+    named();
+  }
+
+  // ===== the theme =====
+
+  const theme = (() => {
+    const KINDS = ["auto", "light", "dark"];
+    const chosen = memory("localStorage", "portcullis-theme");
+    const get = () => (KINDS.includes(chosen.get()) ? chosen.get() : "auto");
+
+    function apply() {
+      document.documentElement.dataset.theme = get();
+    }
+
+    const ICONS = {
+      auto: [svg("circle", { class: "own", cx: 8, cy: 8, r: 5.5 }), svg("path", { class: "solid", d: "M8 2.500a5.5 5.5 0 0 1 0 11z" })],
+      light: [svg("circle", { class: "own", cx: 8, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M8 1.500v1.200M8 13.300v1.200M1.5 8h1.200M13.3 8h1.200M3.4 3.400l.9.9M11.7 11.700l.9.9M12.6 3.400l-.9.9M4.3 11.700l-.9.9" })],
+      dark: [svg("path", { class: "own", d: "M13 9.600A5.6 5.6 0 0 1 6.4 3 5.6 5.6 0 1 0 13 9.600z" })],
+    };
+
+    function show() {
+      const kind = get();
+      const button = byId("theme");
+      button.replaceChildren(svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, ICONS[kind]));
+      set(button, "aria-label", `Colours: ${kind}. Change`);
+      button.title = { auto: "Colours: as the system has them", light: "Colours: light", dark: "Colours: dark" }[kind];
+    }
+
+    function turn() {
+      chosen.set(KINDS[(KINDS.indexOf(get()) + 1) % KINDS.length]);
+      apply();
+      show();
+    }
+
+    return { apply, show, turn };
+  })();
+
+  // ===== begin =====
+
+  function start() {
+    theme.show();
+    byId("theme").addEventListener("click", theme.turn);
+    byId("token").addEventListener("click", token.enter);
+    byId("figures-reset").addEventListener("click", figures.reset);
+    byId("home").addEventListener("click", (event) => {
+      if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
+      event.preventDefault();
+      address.write({ trace: null });
+      route();
+      window.scrollTo(0, 0);
+    });
+    window.addEventListener("popstate", () => {
+      route();
+      if (!address.read().trace) traces.follow();
+    });
+    breakers.start();
+    targets.start();
+    traces.start();
+    trace.start();
+    route();
+    figures.load();
+    about.load().then(traces.load);
+    link.start();
+    setInterval(() => {
+      if (!document.hidden) breakers.tick();
+    }, 250);
+    setInterval(() => {
+      if (!document.hidden) traces.tick();
+    }, 2000);
+  }
+
+  // Before anything is drawn, so that nothing flashes.
+  theme.apply();
+  document.addEventListener("DOMContentLoaded", start);
+})();
