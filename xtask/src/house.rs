@@ -17,8 +17,9 @@ use crate::{
 
 const CORE: &str = "portcullis-core";
 const TESTKIT: &str = "portcullis-testkit";
-const LAYERS: [&str; 5] = [
+const LAYERS: [&str; 6] = [
     "portcullis-breaker",
+    "portcullis-poll",
     "portcullis-ratelimit",
     "portcullis-retry",
     "portcullis-timeout",

@@ -73,6 +73,8 @@ pub enum RejectionKind {
     Limited,
     /// Retrying came to its end without an answer to hand up.
     Exhausted,
+    /// An operation was given up before it was done.
+    Unfinished,
     /// A refusal of a layer outside this house.
     Other,
 }
@@ -241,6 +243,7 @@ impl RejectionKind {
             Self::Elapsed => "elapsed",
             Self::Limited => "limited",
             Self::Exhausted => "exhausted",
+            Self::Unfinished => "unfinished",
             Self::Other => "other",
         }
     }

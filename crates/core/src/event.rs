@@ -33,6 +33,8 @@ pub enum LayerKind {
     Breaker,
     /// Retries.
     Retry,
+    /// What asks on until an operation is done.
+    Poll,
     /// Time limits.
     Timeout,
     /// Rate limits.
@@ -102,6 +104,15 @@ pub enum What<'a> {
         outcome: Outcome,
         /// Why it was the last one.
         reason: Reason,
+    },
+    /// An operation that takes longer than one request was asked about.
+    Polled {
+        /// How often it was asked about so far; 0 with the answer to the request that began it.
+        polls: u32,
+        /// How long it has taken so far.
+        elapsed: Duration,
+        /// How it goes on.
+        course: Course,
     },
     /// A time limit ran out.
     TimedOut {
@@ -179,6 +190,34 @@ pub enum What<'a> {
         head_after: Option<Duration>,
         /// How long after the start the end was reached.
         elapsed: Duration,
+    },
+}
+
+/// How an operation goes on that takes longer than one request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Course {
+    /// It is not done, and is asked about again.
+    Pending {
+        /// How long the wait before that is.
+        delay: Duration,
+        /// What the delay rests on.
+        reason: Reason,
+    },
+    /// It is not done, and is not asked about again.
+    GaveUp {
+        /// Why not.
+        reason: Reason,
+    },
+    /// It ended with the request, or the look at its answer, that was under way.
+    Ended {
+        /// How.
+        outcome: Outcome,
+    },
+    /// It was left before it was asked about again.
+    Left {
+        /// Why: the caller gave up, time ran out, or the inner service failed.
+        outcome: Outcome,
     },
 }
 
@@ -261,6 +300,7 @@ impl LayerKind {
         match self {
             Self::Breaker => "breaker",
             Self::Retry => "retry",
+            Self::Poll => "poll",
             Self::Timeout => "timeout",
             Self::RateLimit => "ratelimit",
             Self::Trace => "trace",
@@ -294,6 +334,7 @@ impl<'a> What<'a> {
                 What::Resending { attempt, outcome, delay, reason }
             }
             Self::GaveUp { attempt, outcome, reason } => What::GaveUp { attempt, outcome, reason },
+            Self::Polled { polls, elapsed, course } => What::Polled { polls, elapsed, course },
             Self::TimedOut { phase, limit, elapsed } => What::TimedOut { phase, limit, elapsed },
             Self::Slow { elapsed, threshold } => What::Slow { elapsed, threshold },
             Self::StateChanged { from, to, reason, open_for } => {
@@ -323,6 +364,7 @@ impl<'a> What<'a> {
             Self::Retrying { .. } => "retrying",
             Self::Resending { .. } => "resending",
             Self::GaveUp { .. } => "gave_up",
+            Self::Polled { .. } => "polled",
             Self::TimedOut { .. } => "timed_out",
             Self::Slow { .. } => "slow",
             Self::StateChanged { .. } => "state_changed",
@@ -357,6 +399,7 @@ impl fmt::Display for What<'_> {
             Self::GaveUp { attempt, outcome, reason } => {
                 write!(f, "attempt {attempt}: {outcome}; no other: {reason}")
             }
+            Self::Polled { polls, elapsed, course } => course.write(f, *polls, *elapsed),
             Self::TimedOut { phase, limit, elapsed } => {
                 write!(f, "timed out after {elapsed:.1?}: {phase} limit of {limit:?}")
             }
@@ -381,6 +424,31 @@ impl fmt::Display for What<'_> {
                     Some(head_after) => write!(f, " (head after {head_after:.1?})"),
                     None => Ok(()),
                 }
+            }
+        }
+    }
+}
+
+// ===== impl Course =====
+
+impl Course {
+    fn write(self, f: &mut fmt::Formatter<'_>, polls: u32, elapsed: Duration) -> fmt::Result {
+        match (self, polls) {
+            (Self::Pending { delay, reason }, 0) => {
+                write!(f, "not done after {elapsed:.1?}; asked about in {delay:.1?}: {reason}")
+            }
+            (Self::Pending { delay, reason }, _) => {
+                write!(f, "poll {polls}: not done after {elapsed:.1?}; ")?;
+                write!(f, "next in {delay:.1?}: {reason}")
+            }
+            (Self::GaveUp { reason }, _) => {
+                write!(f, "poll {polls}: not done after {elapsed:.1?}; no other: {reason}")
+            }
+            (Self::Ended { outcome }, _) => {
+                write!(f, "poll {polls}: {outcome} after {elapsed:.1?}")
+            }
+            (Self::Left { outcome }, _) => {
+                write!(f, "poll {polls} was the last: {outcome} after {elapsed:.1?}")
             }
         }
     }

@@ -31,6 +31,7 @@ pub mod clock;
 mod completion;
 mod error;
 mod event;
+mod follow;
 mod invalid;
 mod judged;
 mod keep;
@@ -60,7 +61,8 @@ pub use self::{
     error::{
         BoxError, Elapsed, Error, Phase, Rejection, RejectionKind, find_error, find_rejection,
     },
-    event::{Answer, Event, LayerKind, Observer, State, What},
+    event::{Answer, Course, Event, LayerKind, Observer, State, What},
+    follow::{Follow, FollowAsync, FollowFn, Look, Next, Progress, follow_async, follow_fn},
     invalid::Invalid,
     judged::Judged,
     keep::{ByClone, Cloned, Keep, Kept},

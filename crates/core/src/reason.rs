@@ -152,6 +152,18 @@ pub enum Reason {
         max: Duration,
     },
 
+    // ----- poll -----
+    /// The delay was computed by the backoff.
+    PollBackoff {
+        /// Which poll it precedes, from 1.
+        poll: u32,
+    },
+    /// It was asked as often as it may be.
+    PollsUsed {
+        /// Polls that may be made.
+        max: u32,
+    },
+
     // ----- timeout -----
     /// A time limit ran out.
     Elapsed {
@@ -268,6 +280,8 @@ impl fmt::Display for Reason {
             Self::HintTooLong { hint, max } => {
                 write!(f, "asked to come back in {} (limit {})", Short(hint), Short(max))
             }
+            Self::PollBackoff { poll } => write!(f, "backoff before poll {poll}"),
+            Self::PollsUsed { max } => write!(f, "all {max} polls are used"),
             Self::Elapsed { phase, limit } => {
                 write!(f, "{phase} limit of {} ran out", Short(limit))
             }

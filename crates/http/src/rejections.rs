@@ -153,7 +153,7 @@ pub(crate) fn head(rejection: &dyn Rejection, grpc: bool) -> Response<()> {
     let timed_out = rejection.outcome().kind() == Some(FaultKind::Timeout);
     let (status, code) = match rejection.kind() {
         RejectionKind::Limited => (StatusCode::TOO_MANY_REQUESTS, 8_u16),
-        RejectionKind::Elapsed => (StatusCode::GATEWAY_TIMEOUT, 4),
+        RejectionKind::Elapsed | RejectionKind::Unfinished => (StatusCode::GATEWAY_TIMEOUT, 4),
         RejectionKind::Exhausted if timed_out => (StatusCode::GATEWAY_TIMEOUT, 4),
         _ => (StatusCode::SERVICE_UNAVAILABLE, 14),
     };

@@ -86,6 +86,7 @@ async fn http_is_answered_with_a_status_and_when_to_come_back() {
         (RejectionKind::Open, StatusCode::SERVICE_UNAVAILABLE),
         (RejectionKind::Limited, StatusCode::TOO_MANY_REQUESTS),
         (RejectionKind::Exhausted, StatusCode::GATEWAY_TIMEOUT),
+        (RejectionKind::Unfinished, StatusCode::GATEWAY_TIMEOUT),
     ] {
         let response = answer("application/json", || refused(kind)).await.unwrap();
         assert_eq!(response.status(), status);

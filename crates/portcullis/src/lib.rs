@@ -5,6 +5,7 @@
 //! All are additive. `inbound`, `stack` and `tracing` are on by default.
 //!
 //! - `breaker`, `ratelimit`, `retry`, `timeout`, `trace`: the layers, each by itself.
+//! - `poll`: the layer that asks on until an operation is done.
 //! - `sqlite`: traces kept in an SQLite file.
 //! - `http`: verdicts of HTTP and gRPC, watched bodies, replay, propagation.
 //! - `process`: child processes as services.
@@ -34,6 +35,8 @@ pub use portcullis_breaker as breaker;
 pub use portcullis_http as http;
 #[cfg(feature = "otel")]
 pub use portcullis_otel as otel;
+#[cfg(feature = "poll")]
+pub use portcullis_poll as poll;
 #[cfg(feature = "process")]
 pub use portcullis_process as process;
 #[cfg(feature = "ratelimit")]
@@ -67,6 +70,8 @@ pub mod prelude {
         BufferBody, ByHost, CloneBody, GrpcClassifier, HttpClassifier, PeekLayer, PropagateLayer,
         RejectionsLayer,
     };
+    #[cfg(feature = "poll")]
+    pub use portcullis_poll::PollLayer;
     #[cfg(feature = "ratelimit")]
     pub use portcullis_ratelimit::RateLimitLayer;
     #[cfg(feature = "retry")]
@@ -101,6 +106,9 @@ mod pages {
     mod http {}
     #[doc = include_str!("../../../docs/inbound.md")]
     mod inbound {}
+    #[cfg(feature = "poll")]
+    #[doc = include_str!("../../../docs/poll.md")]
+    mod poll {}
     #[cfg(feature = "process")]
     #[doc = include_str!("../../../docs/process.md")]
     mod process {}

@@ -41,6 +41,7 @@ pub(crate) fn of_call(axis: &Axis, call: &Call) -> Vec<Cell> {
         axis.fill(&mut cells, attempt.started, over, Cell::Busy);
         axis.fill_turns(&mut cells, attempt, call);
     }
+    axis.fill_polls(&mut cells, call);
     if !matches!(call.status, Status::Success | Status::Cancelled) {
         axis.mark(&mut cells, end);
     }
@@ -71,6 +72,9 @@ pub(crate) fn of_attempt(
     }
     axis.fill(&mut cells, attempt.started, over, Cell::Busy);
     axis.fill_turns(&mut cells, attempt, call);
+    if attempt.number == 1 && call.attempts.len() == 1 {
+        axis.fill_polls(&mut cells, call);
+    }
     if is_marked(&attempt.outcome) {
         axis.mark(&mut cells, over);
     }
@@ -127,6 +131,20 @@ impl Axis {
                 // What followed has its cells, however short it was.
                 self.fill(cells, event.offset, over, Cell::Busy);
             }
+        }
+    }
+
+    /// Hatches the waits before an operation was asked about again.
+    fn fill_polls(&self, cells: &mut [Cell], call: &Call) {
+        let end = call.started.saturating_add(call.duration);
+        let mut polls = call.events.iter().filter(|event| event.what == "polled").peekable();
+        while let Some(event) = polls.next() {
+            let Some(wait) = event.wait else { continue };
+            let asked = event.offset.saturating_add(wait).min(end);
+            self.fill(cells, event.offset, asked, Cell::Waiting);
+            // However short the poll was, it has its cells.
+            let answered = polls.peek().map_or(end, |next| next.offset.max(asked));
+            self.fill(cells, asked, answered, Cell::Busy);
         }
     }
 

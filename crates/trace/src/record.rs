@@ -194,7 +194,7 @@ pub struct Event {
     pub what: Cow<'static, str>,
     /// The whole sentence, with the reason and its numbers.
     pub why: String,
-    /// How long the wait is that it begins, for `retrying`, or ends, for `waited`.
+    /// How long the wait is that it begins, for `retrying` and `polled`, or ends, for `waited`.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub wait: Option<Duration>,
 }

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use portcullis_core::{Answer, FaultKind, LayerKind, Outcome, RejectionKind, Replay, SpanId, What};
+use portcullis_core::{
+    Answer, Course, FaultKind, LayerKind, Outcome, RejectionKind, Replay, SpanId, What,
+};
 
 use crate::{
     Sampler, TraceConfig,
@@ -232,7 +234,8 @@ fn wait(note: &Note) -> Option<Duration> {
         Noted::Told(
             What::Retrying { delay: wait, .. }
             | What::Resending { delay: wait, .. }
-            | What::Waited { waited: wait, .. },
+            | What::Waited { waited: wait, .. }
+            | What::Polled { course: Course::Pending { delay: wait, .. }, .. },
         ) => Some(wait),
         _ => None,
     }

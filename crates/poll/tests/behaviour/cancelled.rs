@@ -1,0 +1,80 @@
+//! Callers that give up, at every stage.
+
+use std::time::Duration;
+
+use portcullis_core::{Course, Outcome, follow_async};
+use portcullis_testkit::{Leave, Step, call as send, give_up};
+use tokio::time::sleep;
+use tower_layer::Layer;
+
+use crate::fakes::{Answer, Ear, SECOND, answering, at, builder};
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_call_at_any_moment_frees_everything_and_is_told_once() {
+    for leave in [Leave::AtOnce, Leave::Woken] {
+        let mut ended = false;
+        for polls in 0..64 {
+            let ear = Ear::default();
+            let slow = |percent| at(percent).pending_once().after(SECOND / 10);
+            let inner = answering([slow(10), slow(20), slow(30), slow(100)]);
+            let (journal, readiness) = (inner.journal(), inner.readiness());
+            let read = follow_async(|answer: Answer| async move {
+                sleep(Duration::from_millis(5)).await;
+                use portcullis_core::{Next, Progress};
+                Ok(match answer.percent {
+                    100 => Progress::Done(()),
+                    _ => Progress::Pending(Next::new("look")),
+                })
+            });
+            let layer = builder(read).observe(ear.clone()).build().unwrap();
+            let mut service = layer.layer(inner);
+            let unready = tokio::spawn(async move {
+                sleep(SECOND).await;
+                readiness.hold();
+                sleep(SECOND).await;
+                readiness.release();
+            });
+            let answer = give_up(send(&mut service, "start"), polls, leave).await;
+            assert_eq!((journal.in_flight(), journal.instances()), (0, 1), "after {polls} polls");
+
+            let heard = ear.heard();
+            let takes_long =
+                heard.iter().any(|(.., course)| matches!(course, Course::Pending { .. }));
+            let ends: Vec<_> = heard
+                .iter()
+                .filter_map(|&(.., course)| match course {
+                    Course::Ended { outcome } | Course::Left { outcome } => Some(outcome),
+                    _ => None,
+                })
+                .collect();
+            let expected = match &answer {
+                Some(Ok(())) => vec![Outcome::Success],
+                Some(Err(error)) => panic!("{error}"),
+                None if takes_long => vec![Outcome::Cancelled],
+                None => vec![],
+            };
+            assert_eq!(ends, expected, "after {polls} polls, {leave:?}: {heard:?}");
+            unready.abort();
+            if answer.is_some() {
+                assert!(polls > 8, "there was something to wait for");
+                ended = true;
+                break;
+            }
+        }
+        assert!(ended);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_it_waits_it_was_left_and_dropped_while_it_asks_it_ended() {
+    for (after, polls, left) in [(SECOND / 2, 0, true), (SECOND * 3 / 2, 1, false)] {
+        let ear = Ear::default();
+        let inner = answering([at(10), Step::Hang]);
+        let layer = builder(crate::fakes::to_the_end()).observe(ear.clone()).build().unwrap();
+        let mut service = layer.layer(inner);
+        assert!(tokio::time::timeout(after, send(&mut service, "start")).await.is_err());
+        let outcome = Outcome::Cancelled;
+        let course = if left { Course::Left { outcome } } else { Course::Ended { outcome } };
+        assert_eq!(ear.heard().last(), Some(&(polls, after, course)));
+    }
+}
