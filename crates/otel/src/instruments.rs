@@ -2,7 +2,7 @@
 
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 
-use crate::names::{BYTES, SECONDS, metric};
+use crate::names::{BYTES, LONG_SECONDS, SECONDS, metric};
 
 /// What events are counted by. Each is made once and bound for each target.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Instruments {
     pub(crate) retry_delay: Histogram<f64>,
     pub(crate) transitions: Counter<u64>,
     pub(crate) would_reject: Counter<u64>,
+    pub(crate) polls: Counter<u64>,
+    pub(crate) poll_duration: Histogram<f64>,
     pub(crate) limit_wait: Histogram<f64>,
     pub(crate) limit_cost: Counter<u64>,
     pub(crate) held_back: Counter<u64>,
@@ -97,6 +99,17 @@ impl Instruments {
                 "{rejection}",
                 "Calls that a disabled breaker would have refused.",
             ),
+            polls: counter(
+                metric::POLLS,
+                "{poll}",
+                "Polls of operations that take longer than a request.",
+            ),
+            poll_duration: meter
+                .f64_histogram(metric::POLL_DURATION)
+                .with_unit("s")
+                .with_description("Duration of operations that were polled.")
+                .with_boundaries(LONG_SECONDS.to_vec())
+                .build(),
             limit_wait: seconds(metric::LIMIT_WAIT, "Waits for a rate limit."),
             limit_cost: counter(metric::LIMIT_COST, "{permit}", "What was taken from limits."),
             held_back: counter(

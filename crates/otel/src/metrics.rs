@@ -134,6 +134,7 @@ impl Observer for Metrics {
             What::Overflowed { .. } => {
                 shared.target(event.name, None).overflowed(of, event.layer);
             }
+            What::Polled { polls, elapsed, course } => target().polled(of, polls, elapsed, course),
             What::Waited { waited, .. } => target().waited(of, waited),
             What::Acquired { cost, .. } => target().acquired(of, cost),
             What::HeldBack { .. } => target().held_back(of),

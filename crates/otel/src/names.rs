@@ -11,6 +11,10 @@ pub const SCOPE: &str = "portcullis";
 pub const SECONDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
+/// The upper bounds of the buckets of operations that take longer than a request, in seconds: to an hour.
+pub const LONG_SECONDS: [f64; 14] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
 /// The upper bounds of the buckets of sizes, in bytes: powers of four from a kibibyte to a gibibyte.
 pub const BYTES: [f64; 11] = [
     1_024.0,
@@ -77,6 +81,10 @@ pub mod metric {
         TRANSITIONS = "portcullis.breaker.transitions";
         /// Calls that a disabled breaker would have refused.
         WOULD_REJECT = "portcullis.breaker.would_reject";
+        /// Polls of operations that take longer than a request, by what came of them.
+        POLLS = "portcullis.poll.polls";
+        /// How long such operations took, from the call that began them to their end.
+        POLL_DURATION = "portcullis.poll.duration";
         /// How long calls waited for their turn.
         LIMIT_WAIT = "portcullis.limit.wait";
         /// What was taken from limits: a usual call costs 1.
@@ -129,7 +137,8 @@ pub mod attribute {
         TARGET = "portcullis.target";
         /// The key that a decision was made for.
         KEY = "portcullis.key";
-        /// How a call ended: `success`, `error`, `timeout`, `rejected`, `throttled` or `cancelled`.
+        /// How a call ended: `success`, `error`, `timeout`, `rejected`, `throttled` or `cancelled`; of a
+        /// poll also `pending`.
         OUTCOME = "portcullis.outcome";
         /// The kind of layer.
         LAYER = "portcullis.layer";

@@ -7,7 +7,7 @@ use opentelemetry::{
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter},
 };
 use portcullis_core::{
-    Answer, FaultKind, LayerKind, OnceMap, Outcome, Phase, Reason, RejectionKind, State,
+    Answer, Course, FaultKind, LayerKind, OnceMap, Outcome, Phase, Reason, RejectionKind, State,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Target {
     retry_delay: OnceLock<BoundHistogram<f64>>,
     transitions: Series<(State, State), BoundCounter<u64>>,
     would_reject: OnceLock<BoundCounter<u64>>,
+    polls: Series<&'static str, BoundCounter<u64>>,
+    poll_duration: Series<&'static str, BoundHistogram<f64>>,
     limit_wait: OnceLock<BoundHistogram<f64>>,
     limit_cost: OnceLock<BoundCounter<u64>>,
     held_back: OnceLock<BoundCounter<u64>>,
@@ -97,6 +99,8 @@ impl Target {
             retry_delay: OnceLock::new(),
             transitions: Series::new(FEW),
             would_reject: OnceLock::new(),
+            polls: Series::new(FEW),
+            poll_duration: Series::new(FEW),
             limit_wait: OnceLock::new(),
             limit_cost: OnceLock::new(),
             held_back: OnceLock::new(),
@@ -212,6 +216,22 @@ impl Target {
 
     pub(crate) fn would_reject(&self, of: &Instruments) {
         self.would_reject.get_or_init(|| of.would_reject.bind(&self.attributes)).add(1);
+    }
+
+    pub(crate) fn polled(&self, of: &Instruments, polls: u32, elapsed: Duration, course: Course) {
+        let (poll, end) = words::course(&course);
+        let outcome = |word: Option<&'static str>| {
+            self.with(&[(attribute::OUTCOME, word.unwrap_or(OTHER).into())])
+        };
+        // The answer to the request that began it is no poll's.
+        if let Some(word) = poll.filter(|_| polls > 0) {
+            self.polls.get(word, |word| of.polls.bind(&outcome(word))).add(1);
+        }
+        if let Some(word) = end {
+            let durations = &self.poll_duration;
+            let duration = durations.get(word, |word| of.poll_duration.bind(&outcome(word)));
+            duration.record(elapsed.as_secs_f64());
+        }
     }
 
     pub(crate) fn waited(&self, of: &Instruments, waited: Duration) {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use portcullis_core::{FaultKind, Outcome, Reason};
+use portcullis_core::{Course, FaultKind, Outcome, Reason};
 
 use crate::names::OTHER;
 
@@ -17,6 +17,17 @@ pub(crate) fn outcome(outcome: &Outcome) -> &'static str {
             FaultKind::Rejected => "rejected",
             _ => "error",
         },
+    }
+}
+
+/// What became of a poll, if one was made, and of the operation, if it has ended.
+pub(crate) fn course(course: &Course) -> (Option<&'static str>, Option<&'static str>) {
+    match course {
+        Course::Pending { .. } => (Some("pending"), None),
+        Course::GaveUp { .. } => (Some("pending"), Some("timeout")),
+        Course::Ended { outcome: ended } => (Some(outcome(ended)), Some(outcome(ended))),
+        Course::Left { outcome: ended } => (None, Some(outcome(ended))),
+        _ => (None, None),
     }
 }
 

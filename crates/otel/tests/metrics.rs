@@ -11,12 +11,12 @@ use opentelemetry_sdk::metrics::{
 };
 use opentelemetry_semantic_conventions::{attribute as conventional, metric as conventions};
 use portcullis::{
-    BoxError, Call, Event, LayerKind, Observer, Outcome, Registry, Stack, Voice, What, clock,
-    trace::Recorder,
+    Backoff, BoxError, Call, Event, Jitter, LayerKind, Next, Observer, Outcome, Progress, Registry,
+    Stack, Voice, What, clock, follow_fn, poll::PollLayer, trace::Recorder,
 };
 use portcullis_otel::{
     Metrics, MetricsBuilder,
-    names::{BYTES, OTHER, SECONDS, attribute, metric},
+    names::{BYTES, LONG_SECONDS, OTHER, SECONDS, attribute, metric},
 };
 use portcullis_testkit::{Script, ScriptedService, Step, TestError, call as send};
 use tower::{Layer, service_fn};
@@ -398,6 +398,45 @@ fn what_is_sent_again_within_an_attempt_is_counted_by_itself() {
 }
 
 /// One instrument forgotten in the page would be one that nobody finds.
+#[tokio::test(start_paused = true)]
+async fn polls_are_counted_by_what_came_of_them_and_operations_by_how_long_they_took() {
+    let (meters, metrics) = Meters::new(Metrics::builder());
+    let second = Duration::from_secs(1);
+    let follow = follow_fn(|percent: u32| match percent {
+        100 => Ok(Progress::Done(())),
+        101.. => Err(BoxError::from("it failed")),
+        _ => Ok(Progress::Pending(Next::new("look"))),
+    });
+    let layer = PollLayer::builder("render", follow)
+        .backoff(Backoff::fixed(second))
+        .jitter(Jitter::None)
+        .max_polls(3)
+        .observe(metrics);
+    let steps = [100, 1, 50, 100, 1, 101, 1, 2, 3, 4, 1].map(Step::<_>::Ok);
+    let inner = ScriptedService::new(Script::new(steps).then(Step::Hang));
+    let mut service = layer.build().unwrap().layer(inner);
+    // Done at once, done by the second poll, failed at the first, given up after the third.
+    for ends_well in [true, true, false, false] {
+        let answer: Result<(), portcullis::Error> = send(&mut service, "start").await;
+        assert_eq!(answer.is_ok(), ends_well);
+    }
+    // Dropped while it waits for the first poll, and while that hangs.
+    assert!(tokio::time::timeout(second / 2, send(&mut service, "start")).await.is_err());
+
+    let of = |outcome| attributes([(attribute::TARGET, "render"), (attribute::OUTCOME, outcome)]);
+    let polls = meters.series(metric::POLLS);
+    for (outcome, count) in [("pending", 4.0), ("success", 1.0), ("error", 1.0)] {
+        assert_eq!(find(&polls, &of(outcome)).value, count, "{outcome}");
+    }
+    assert_eq!(polls.len(), 3);
+    let (unit, durations) = meters.collect().remove(metric::POLL_DURATION).unwrap();
+    assert_eq!((unit.as_str(), &durations[0].bounds[..]), ("s", &LONG_SECONDS[..]));
+    for (outcome, sum) in [("success", 2.0), ("error", 1.0), ("timeout", 3.0), ("cancelled", 0.5)] {
+        let series = find(&durations, &of(outcome));
+        assert_eq!((series.count, series.value), (1, sum), "{outcome}");
+    }
+}
+
 #[test]
 fn the_page_has_every_name() {
     let page = include_str!("../../../docs/opentelemetry.md");
