@@ -22,6 +22,8 @@ use crate::{
 
 /// The limit of a whole call: enough to wait for a server that asks for a second.
 const DEADLINE: Duration = Duration::from_millis(1_800);
+/// A call that takes so long is one to look at.
+const SLOW: Duration = Duration::from_secs(1);
 /// The limit of one attempt: more than the slowest answer takes.
 const ATTEMPT: Duration = Duration::from_millis(500);
 /// Probes that may be out at once, and that must succeed.
@@ -77,7 +79,7 @@ pub(crate) fn client(
     let recorder = Recorder::builder().store(store).sample_rate(SAMPLED).build()?;
     let stack = Stack::production("upstream")
         .recorder(&recorder)
-        .total(|timeout| timeout.total(DEADLINE))
+        .total(|timeout| timeout.total(DEADLINE).slow(SLOW))
         .attempt(|timeout| timeout.attempt(ATTEMPT))
         .retry(|retry| {
             let retry = retry.max_attempts(4).backoff(Backoff::exponential(soon, longest));
