@@ -4,6 +4,7 @@
 mod args;
 mod attempts;
 mod client;
+mod errands;
 mod file;
 mod invariants;
 mod live;

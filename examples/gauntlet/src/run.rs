@@ -1,6 +1,6 @@
 //! One run: two upstreams, two clients, one load.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration, time::SystemTime};
+use std::{ops::Range, sync::Arc, time::Duration, time::SystemTime};
 
 use http::uri::Authority;
 use portcullis::sqlite::SqliteStore;
@@ -20,7 +20,7 @@ use crate::{
     stop::Stop,
     tally::SideLog,
     traces::Traces,
-    upstream::{self, Upstream},
+    upstream::{Place, Upstream},
     watch::StackReport,
     weather::Script,
 };
@@ -33,9 +33,9 @@ const LEAD: Duration = Duration::from_millis(100);
 pub(crate) struct Track {
     seconds: u64,
     bare: Bare,
-    bare_at: SocketAddr,
+    bare_at: Place,
     stack: Stacked,
-    stack_at: SocketAddr,
+    stack_at: Place,
     stack_log: Arc<Log>,
     handle: Handle,
 }
@@ -93,11 +93,11 @@ impl Track {
         store: SqliteStore,
         shown: Option<&Shown>,
     ) -> Result<Self, BoxError> {
-        let [bare_at, stack_at] = upstream::addresses()?;
+        let (bare_at, stack_at) = (Place::new()?, Place::new()?);
         let under_stack = client::bare();
         let stack_log = under_stack.log().clone();
         let (stack, handle) =
-            stack::client(under_stack, &stack_at.to_string(), args.seed, store, shown)?;
+            stack::client(under_stack, &stack_at.addr().to_string(), args.seed, store, shown)?;
         let (seconds, bare) = (args.seconds, client::bare());
         Ok(Self { seconds, bare, bare_at, stack, stack_at, stack_log, handle })
     }
@@ -117,8 +117,8 @@ impl Track {
         let plan = load::plan(seed, &script);
         let since = clock::wall();
         let course = Course { script: script.clone(), start: clock::now() + LEAD };
-        let bare_upstream = Upstream::start(self.bare_at, script.clone(), course.start)?;
-        let stack_upstream = Upstream::start(self.stack_at, script, course.start)?;
+        let bare_upstream = Upstream::start(&self.bare_at, script.clone(), course.start)?;
+        let stack_upstream = Upstream::start(&self.stack_at, script, course.start)?;
 
         let (bare_progress, stack_progress) = (Arc::default(), Arc::default());
         let live = Live::start(
@@ -127,8 +127,8 @@ impl Track {
             Arc::clone(&stack_progress),
             self.handle.clone(),
         );
-        let at = |addr: SocketAddr| Authority::try_from(addr.to_string());
-        let (bare_at, stack_at) = (at(self.bare_at)?, at(self.stack_at)?);
+        let at = |place: &Place| Authority::try_from(place.addr().to_string());
+        let (bare_at, stack_at) = (at(&self.bare_at)?, at(&self.stack_at)?);
         let (bare, stack) = (self.bare.clone(), self.stack.clone());
         let (bare_calls, stack_calls) = tokio::join!(
             load::run(bare, bare_at, &plan, &course, &bare_progress, stop),

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     args::Args,
+    errands,
     file::{self, TraceFile},
     report::Summary,
     run::{Lap, Track},
@@ -65,6 +66,9 @@ pub(crate) async fn serve(args: &Args, addr: SocketAddr) -> Result<Summary, BoxE
     let server = axum::serve(listener, shown.router());
     let server = tokio::spawn(server.into_future());
 
+    let errands = errands::run(&shown, track.handle(), args.seed, stop.clone())?;
+    let errands = tokio::spawn(errands);
+
     let start = clock::now();
     let mut served = Served::default();
     let mut last = None;
@@ -82,6 +86,7 @@ pub(crate) async fn serve(args: &Args, addr: SocketAddr) -> Result<Summary, BoxE
     }
     // Events are streamed to readers who would stay for ever: nothing is waited for.
     server.abort();
+    errands.await?;
     let Some(lap) = last else { return Err("there was no lap".into()) };
     let traced = track.traces(&lap).await?.log();
     track.handle().recorder().shutdown().await;

@@ -58,6 +58,17 @@ pub(crate) struct Upstream {
     served: JoinHandle<io::Result<()>>,
 }
 
+/// An address for upstreams, one after the other.
+///
+/// Its port is below those the kernel gives to clients. In an outage the port is free: a client that was
+/// given it would block the rebind, and one that called it from itself would be connected.
+#[derive(Debug)]
+pub(crate) struct Place {
+    addr: SocketAddr,
+    /// Keeps others away until the first upstream is there.
+    held: Mutex<Option<TcpListener>>,
+}
+
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
@@ -84,16 +95,46 @@ const RATE_OVER: Duration = Duration::from_millis(500);
 const LENGTH: usize = 4 * 1024;
 static WHOLE: [u8; LENGTH] = [b'.'; LENGTH];
 
-// ===== impl Upstream =====
+// ===== impl Place =====
 
-impl Upstream {
-    /// Serves at `addr` until it is stopped. The script's time runs from `start`.
+impl Place {
+    /// One that is free.
     ///
     /// # Errors
     ///
-    /// That of the bind, when the port is not free.
-    pub(crate) fn start(addr: SocketAddr, script: Arc<Script>, start: Instant) -> io::Result<Self> {
-        let listener = bind(addr)?;
+    /// That of the last bind, when none is.
+    pub(crate) fn new() -> io::Result<Self> {
+        // Runs at the same time start from ports of their own, or one would take the other's.
+        let first = (std::process::id() % 2_000) as u16 * 4;
+        let mut refused = io::ErrorKind::AddrInUse.into();
+        for next in 0..200 {
+            let port = 20_000 + (first + next) % 8_000;
+            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            match bind(addr) {
+                Ok(listener) => return Ok(Self { addr, held: Mutex::new(Some(listener)) }),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+// ===== impl Upstream =====
+
+impl Upstream {
+    /// Serves at `place` until it is stopped. The script's time runs from `start`.
+    ///
+    /// # Errors
+    ///
+    /// That of the bind, when somebody else has taken the port since it was served last.
+    pub(crate) fn start(place: &Place, script: Arc<Script>, start: Instant) -> io::Result<Self> {
+        let addr = place.addr;
+        let held = place.held.lock().take();
+        let listener = held.map_or_else(|| bind(addr), Ok)?;
         let shared =
             Arc::new(Shared { script, start, log: Mutex::default(), arrivals: Mutex::default() });
         let (stop, stopped) = oneshot::channel();
@@ -276,32 +317,6 @@ impl Body for Cut {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(LENGTH as u64)
     }
-}
-
-/// Addresses that are free, with ports below those the kernel gives to clients. In an outage the port is
-/// free: a client that was given it would block the rebind, and one that called it from itself would
-/// be connected.
-///
-/// # Errors
-///
-/// That of the last bind, when too few are free.
-pub(crate) fn addresses<const N: usize>() -> io::Result<[SocketAddr; N]> {
-    // Runs at the same time start from ports of their own, or one would take the other's.
-    let first = (std::process::id() % 2_000) as u16 * 4;
-    let mut refused = io::ErrorKind::AddrInUse.into();
-    let mut free = Vec::new();
-    for next in 0..200 {
-        let port = 20_000 + (first + next) % 8_000;
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        match bind(addr) {
-            Ok(_) => free.push(addr),
-            Err(error) => refused = error,
-        }
-        if let Ok(all) = <[SocketAddr; N]>::try_from(&free[..]) {
-            return Ok(all);
-        }
-    }
-    Err(refused)
 }
 
 async fn rebind(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -26,10 +26,10 @@ impl There {
             _ => from - since,
         };
         let start = clock::now() - elapsed;
-        let addr = addresses().map(|[addr]| addr).unwrap();
+        let place = Place::new().unwrap();
         Self {
-            upstream: Upstream::start(addr, script.clone(), start).unwrap(),
-            addr,
+            upstream: Upstream::start(&place, script.clone(), start).unwrap(),
+            addr: place.addr(),
             client: client::bare(),
             course: Course { script, start },
             calls: 0,

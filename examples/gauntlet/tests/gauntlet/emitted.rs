@@ -12,8 +12,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use opentelemetry_sdk::trace::InMemorySpanExporter;
 use portcullis::{
-    BoxError, Call, FaultKind, LayerKind, Outcome, Reason, Replay, Stack, Voice, What, clock,
-    http::GrpcClassifier, otel::Telemetry, retry::BudgetConfig, trace::MemoryStore,
+    BoxError, Call, FaultKind, LayerKind, Next, Outcome, Progress, Reason, Replay, Stack, Voice,
+    What, clock, follow_fn, http::GrpcClassifier, otel::Telemetry, poll::PollLayer,
+    retry::BudgetConfig, trace::MemoryStore,
 };
 use portcullis_testkit::{call as send, poll_k};
 use tokio::time::sleep;
@@ -134,6 +135,14 @@ async fn everything(telemetry: &Telemetry) {
         delay: Duration::ZERO,
         reason: Reason::Other("no application saw it"),
     });
+    let follow = follow_fn(|percent: u32| match percent {
+        100 => Ok(Progress::Done(())),
+        _ => Ok::<_, BoxError>(Progress::Pending(Next::new(percent + 50))),
+    });
+    let poll = PollLayer::builder("render", follow).observe(telemetry.metrics().clone());
+    let echo = service_fn(|percent: u32| async move { Ok::<_, BoxError>(percent) });
+    let mut render = poll.build().unwrap().layer(echo);
+    send(&mut render, 0).await.unwrap();
     recorder.flush().await;
 }
 
