@@ -1,7 +1,7 @@
 //! Settings of named operations.
 
 use portcullis_core::{Hint, Reason, call};
-use portcullis_retry::{Backoff, Jitter, OperationConfig};
+use portcullis_retry::{Backoff, Jitter, OperationConfig, Throttling, ThrottlingConfig};
 use portcullis_testkit::{Step, call as send};
 use tower_layer::Layer;
 
@@ -93,4 +93,23 @@ async fn an_exact_hint_is_waited_for_without_jitter_and_the_backoff_starts_over(
     };
     let layer = builder().max_attempts(4).jitter(Jitter::Full);
     assert_eq!(waits_of(layer, hinting()).await.0, [3, 3, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_counts_failures_of_what_could_be_repeated_by_settings_or_by_the_callers_word() {
+    let throttling = Throttling::new(ThrottlingConfig::new(100, 1.0)).unwrap();
+    let layer = |most| {
+        let builder = builder().max_attempts(most).shared_throttling(throttling.clone());
+        builder.operation("charge", OperationConfig::new().with_max_attempts(1))
+    };
+    let taken = async |calls: call::With, most| {
+        let before = throttling.tokens();
+        calls.run(waits_of(layer(most), answering(&[500]))).await;
+        before - throttling.tokens()
+    };
+    assert_eq!(taken(call::with().name("charge"), 2).await, 0.0, "never repeated");
+    assert_eq!(taken(call::with(), 1).await, 0.0, "never repeated");
+    assert_eq!(taken(call::with().name("charge").max_attempts(3), 2).await, 3.0);
+    assert_eq!(taken(call::with().no_retry(), 2).await, 1.0, "it tells as much of the peer");
+    assert_eq!(taken(call::with(), 2).await, 2.0);
 }
