@@ -4,6 +4,7 @@
 //! - [`Body`] is what they wrap a response's body in: the verdict falls at its end, and the limits
 //!   of a timeout layer hold until then.
 //! - [`CloneBody`] and [`BufferBody`] keep requests so that they can be sent again.
+//! - [`FollowAccepted`] follows operations that a server answers with `202 Accepted`.
 //! - [`PeekLayer`] looks one frame ahead, so that a gRPC call that fails right after its head can be
 //!   retried.
 //! - [`PropagateLayer`] tells the server the time left, the attempt and the trace.
@@ -34,6 +35,7 @@
 //!   sent at all.
 //! - `h2` (default): reads HTTP/2's errors, to know a refused stream.
 
+mod accepted;
 mod answered;
 mod body;
 mod by_host;
@@ -51,6 +53,7 @@ mod rejections;
 pub mod trace_context;
 
 pub use self::{
+    accepted::{AcceptedOperation, FollowAccepted},
     answered::Answered,
     body::Body,
     by_host::{ByHost, ByHostOr},
