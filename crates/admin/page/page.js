@@ -1750,11 +1750,13 @@
       box({ class: `busy is-${attempt.status}` }, from, head, top, height);
     }
 
-    // Times that a call waited for its turn at a limit.
+    // Times that a call waited: for its turn at a limit, which is told when it is over; and to ask on about an operation
+    // that is not done, which is told when it begins.
     function waits(call) {
-      return call.item.events.filter((event) => event.what === "waited" && event.wait_ms > 0).map((event) => {
-        const to = call.shift + event.offset_ms;
-        return { from: to - event.wait_ms, to, attempt: event.attempt, event };
+      return call.item.events.filter((event) => (event.what === "waited" || event.what === "polled") && event.wait_ms > 0).map((event) => {
+        const at = call.shift + event.offset_ms;
+        const [from, to] = event.what === "waited" ? [at - event.wait_ms, at] : [at, Math.min(at + event.wait_ms, call.to)];
+        return { from, to, attempt: event.attempt, event };
       });
     }
 
