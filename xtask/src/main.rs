@@ -8,6 +8,7 @@ mod house;
 mod lint;
 mod manifest;
 mod runner;
+mod setup;
 mod tally;
 mod test;
 
@@ -24,7 +25,8 @@ commands:
   lint   formatting, clippy, docs, the rules of the house, what each library offers, each library
          alone and with each of its features, licenses and sources
   test   every test of the workspace, its doctests included; every interleaving of what is
-         lock-free, a short gauntlet
+         lock-free, a short gauntlet. On Debian, chromium, chromium-driver and prometheus are
+         installed before if they are not there and this is root, or sudo asks for no password
          --long: the proofs in their long versions
   counts instructions per call of each hot path, held against benches/counts.txt; part of test
          --record: writes them down there
@@ -32,8 +34,8 @@ commands:
          --record: writes it down there
   compare  time, allocations and memory beside those of peers, in a minute; --help lists its options
 
-With CI=true, what cannot be run is a failure, and a missing cargo-deny is installed into
-target/tools.";
+With CI=true, what cannot be run is a failure, but for tests that need a program of the system
+which cannot be installed; and a missing cargo-deny is installed into target/tools.";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Command {

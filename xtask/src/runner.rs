@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     Failed(String),
     /// The machine lacks something. The text says what to install.
     NotRun(String),
+    /// A part was left out for want of something that cannot be had here. The text says which.
+    Skipped(String),
 }
 
 /// The steps of one command.
@@ -43,7 +45,7 @@ impl Runner {
     }
 
     /// Prints what was run and how it ended; true if nothing failed. With `ci`, what was not run is
-    /// a failure.
+    /// a failure; what was skipped is none.
     pub(crate) fn summary(&self, ci: bool) -> bool {
         eprintln!("\n== summary");
         for (name, outcome, took) in &self.steps {
@@ -52,6 +54,7 @@ impl Runner {
                 Outcome::Passed => eprintln!("  ok       {took:6.1} s  {name}"),
                 Outcome::Failed(why) => eprintln!("  FAILED   {took:6.1} s  {name}: {why}"),
                 Outcome::NotRun(why) => eprintln!("  NOT RUN  {took:6.1} s  {name}: {why}"),
+                Outcome::Skipped(why) => eprintln!("  SKIPPED  {took:6.1} s  {name}: {why}"),
             }
         }
         self.passed(ci)
@@ -59,7 +62,7 @@ impl Runner {
 
     fn passed(&self, ci: bool) -> bool {
         self.steps.iter().all(|(_, outcome, _)| match outcome {
-            Outcome::Passed => true,
+            Outcome::Passed | Outcome::Skipped(_) => true,
             Outcome::Failed(_) => false,
             Outcome::NotRun(_) => !ci,
         })
@@ -142,6 +145,11 @@ mod tests {
         let not_run = Outcome::NotRun("not installed".to_owned());
         assert!(ran(std::slice::from_ref(&not_run)).passed(false));
         assert!(!ran(&[not_run]).passed(true));
+    }
+
+    #[test]
+    fn what_was_skipped_fails_nobody() {
+        assert!(ran(&[Outcome::Skipped("out of reach".to_owned())]).passed(true));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that can be said about the code by running it.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     path::Path,
     process::{Command, ExitCode, Stdio},
@@ -8,7 +9,8 @@ use std::{
 
 use crate::{
     counts, house,
-    runner::{Outcome, Runner, cargo, ci, root},
+    runner::{Outcome, Runner, cargo, ci, root, status},
+    setup,
     tally::{Tally, Totals},
 };
 
@@ -22,6 +24,7 @@ pub(crate) fn run(long: bool) -> ExitCode {
     let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     // In an ordinary run, what is proved takes as long as it ever does, whatever the variable says.
     tests.env(LONG, if long { "1" } else { "0" });
+    runner.step("programs of the system", || setup::provide(&mut tests));
     runner.step("every test of the workspace", || counted(&mut tests, &mut totals));
 
     runner.step("every interleaving of what is lock-free", || match interleaved() {
@@ -34,7 +37,10 @@ pub(crate) fn run(long: bool) -> ExitCode {
     // It judges itself, and says so by its exit status.
     let gauntlet =
         ["run", "--release", "--quiet", "--package", "gauntlet", "--", "--seconds", "10"];
-    runner.command(&mut cargo(gauntlet));
+    runner.step("a gauntlet of 10 s", || match fs::create_dir_all(root().join("target")) {
+        Ok(()) => status(cargo(gauntlet).args(["--traces", "target/gauntlet.db"])),
+        Err(error) => Outcome::Failed(error.to_string()),
+    });
 
     let passed = runner.summary(ci());
     if totals.ignored > 0 {
