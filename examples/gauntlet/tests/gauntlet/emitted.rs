@@ -141,8 +141,11 @@ async fn everything(telemetry: &Telemetry) {
     });
     let poll = PollLayer::builder("render", follow).observe(telemetry.metrics().clone());
     let echo = service_fn(|percent: u32| async move { Ok::<_, BoxError>(percent) });
-    let mut render = poll.build().unwrap().layer(echo);
+    let mut render = poll.max_polls(3).build().unwrap().layer(echo);
     send(&mut render, 0).await.unwrap();
+    // It never is what it should be; and here nobody waits to see.
+    send(&mut render, 1).await.unwrap_err();
+    poll_k(&mut Box::pin(send(&mut render, 1)), 3).await;
     recorder.flush().await;
 }
 
