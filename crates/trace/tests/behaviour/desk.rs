@@ -6,13 +6,15 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use portcullis_core::{
-    BoxError, ByResult, Call, Event, LayerKind, Voice, What, clock, sync::Mutex,
+    BoxError, ByResult, Call, Event, FaultKind, LayerKind, Outcome, Reason, Replay, Voice, What,
+    clock, sync::Mutex,
 };
 use portcullis_trace::{
-    About, NoCapture, Recorder, ResponseFuture, TraceLayer, TraceScope, attribute,
+    About, Kept, NoCapture, Recorder, ResponseFuture, Trace, TraceLayer, TraceScope, attribute,
 };
 use tower::{ServiceExt, service_fn, util::BoxCloneService};
 use tower_layer::Layer;
@@ -200,4 +202,61 @@ async fn what_begins_in_a_call_whose_record_stayed_behind_is_sampled_as_any_trac
     let (call, done) = TraceScope::start("scope").recorder(&recorder).open(outer);
     assert_eq!(call.trace().map(|trace| trace.sampled), Some(false));
     drop(done);
+}
+
+#[tokio::test]
+async fn what_another_thread_tells_while_the_call_runs_is_in_its_record_and_decides_with_it() {
+    let (elapsed, threshold) = (Duration::from_secs(3), Duration::from_secs(2));
+    let retrying = || What::Retrying {
+        attempt: 1,
+        outcome: Outcome::failure(FaultKind::Status(503), Replay::Safe),
+        delay: Duration::ZERO,
+        reason: Reason::Backoff { retry: 1 },
+    };
+    let slow = || What::Slow { elapsed, threshold };
+    for (what, kept, name) in [
+        (&retrying as &(dyn Fn() -> What<'static> + Sync), Kept::Retried, "retrying"),
+        (&slow, Kept::Slow, "slow"),
+    ] {
+        let mut config = config();
+        config.max_events = 3;
+        let recorder = Recorder::builder().config(config).build().unwrap();
+        let trace = TraceLayer::builder("call").recorder(&recorder).build().unwrap();
+        let say = |call: &Call, what: &dyn Fn() -> What<'static>| {
+            Voice::new(LayerKind::Retry, "a layer").tell(call, clock::now(), || what());
+        };
+        let mut service = trace.layer(service_fn(|(): ()| async move {
+            let call = Call::current();
+            say(&call, &|| What::Attempting { attempt: 1 });
+            // The record lies with the thread that runs the call.
+            std::thread::scope(|scope| {
+                scope.spawn(|| (0..4).for_each(|_| say(&call, what)));
+            });
+            Ok::<_, BoxError>(())
+        }));
+        service.call(()).await.unwrap();
+        let trace = one(&recorder).await;
+        let call = &trace.calls[0];
+        assert_eq!(trace.kept, kept);
+        let told: Vec<_> = call.events.iter().map(|event| (&*event.what, &*event.name)).collect();
+        assert_eq!(told, [("attempting", "a layer"), (name, "a layer"), (name, "a layer")]);
+        assert_eq!(call.omitted_events, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_tellers_name_is_cut_as_every_other_is() {
+    let mut config = config();
+    config.max_name = 8;
+    let recorder = Recorder::builder().config(config).build().unwrap();
+    let mut client = client(&recorder, None);
+    for name in ["eight by", "nine byte", "more than thirty bytes of a name"] {
+        client.call(name.to_owned()).await.unwrap();
+    }
+    let names = |trace: &Arc<Trace>| -> Vec<_> {
+        trace.calls[0].events.iter().map(|event| event.name.clone()).collect()
+    };
+    let traces = stored(&recorder).await;
+    let names: Vec<_> = traces.iter().map(names).collect();
+    assert_eq!(names, [["eight by"; 4], ["nine byt"; 4], ["more tha"; 4]]);
 }
