@@ -21,6 +21,21 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// A value as JSON.
 pub(crate) struct Json<T>(pub(crate) T);
 
+pub(crate) fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => json_text(text),
+        Err(error) => {
+            let detail = format!("The answer could not be written as JSON: {error}.");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
+        }
+    }
+}
+
+/// What is JSON already.
+pub(crate) fn json_text(text: String) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+}
+
 /// One of the page's files.
 pub(crate) fn file(kind: &'static str, text: &'static str) -> Response {
     // Asked for anew after the program was updated.
@@ -43,13 +58,6 @@ pub(crate) async fn secured(mut response: Response) -> Response {
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        let json = HeaderValue::from_static("application/json");
-        match serde_json::to_vec(&self.0) {
-            Ok(body) => ([(CONTENT_TYPE, json)], body).into_response(),
-            Err(error) => {
-                let detail = format!("The answer could not be written as JSON: {error}.");
-                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
-            }
-        }
+        json(&self.0)
     }
 }

@@ -8,16 +8,27 @@
 //!
 //! fn routes(registry: &Registry) -> Result<Router, Invalid> {
 //!     let admin = Admin::builder().title("shop").registry(registry).build()?;
-//!     Ok(Router::new().nest("/admin", admin.router()))
+//!     Ok(Router::new().nest_service("/admin", admin.router()))
 //! }
 //! # routes(&Registry::new()).unwrap();
 //! ```
+//!
+//! # Features
+//!
+//! - `otlp`: a trace as OTLP JSON, which Jaeger opens.
 
 mod admin;
 mod answer;
+mod api;
 mod builder;
+mod figures;
+mod gate;
+mod live;
+mod params;
 mod problem;
 mod routes;
+mod token;
+mod words;
 
 pub use self::{
     admin::{Admin, AdminObserver},

@@ -1,7 +1,10 @@
 //! Errors as RFC 9457 has them.
 
 use axum::{
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -28,6 +31,15 @@ impl Problem {
         Self { status, detail: detail.into() }
     }
 
+    /// What was asked for cannot be.
+    pub(crate) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
@@ -44,6 +56,11 @@ impl IntoResponse for Problem {
         // Strings and a number: writing them does not fail.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let json = HeaderValue::from_static("application/problem+json");
-        (self.status, [(CONTENT_TYPE, json)], body).into_response()
+        let mut response = (self.status, [(CONTENT_TYPE, json)], body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }

@@ -8,13 +8,14 @@ use axum::{
     http::{Method, StatusCode, header::LOCATION},
     middleware::map_response,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Serialize;
 
 use crate::{
     admin::Shared,
     answer::{Json, file, secured},
+    api::{breakers, events, health, limits, metrics, targets, traces},
     problem::Problem,
 };
 
@@ -31,6 +32,20 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/page.js", get(async || file("text/javascript; charset=utf-8", JS)))
         .route("/icon.svg", get(async || file("image/svg+xml", ICON)))
         .route("/api/about", get(about))
+        .route("/api/breakers", get(breakers::list))
+        .route("/api/breakers/{portcullis_breaker}", get(breakers::one))
+        .route("/api/breakers/{portcullis_breaker}/{portcullis_order}", post(breakers::order))
+        .route("/api/limits", get(limits::list))
+        .route("/api/targets", get(targets::list))
+        .route("/api/traces", get(traces::list))
+        .route("/api/traces/{portcullis_trace}", get(traces::one))
+        .route("/api/traces/{portcullis_trace}/otlp", get(traces::otlp))
+        .route("/api/events", get(events::events))
+        .route("/api/metrics/reset", post(metrics::reset))
+        .route("/metrics", get(metrics::text))
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
         .fallback(other)
         .method_not_allowed_fallback(other_method)
         .layer(map_response(secured))
@@ -71,6 +86,7 @@ struct About {
     token: bool,
     store: bool,
     prometheus: bool,
+    otlp: bool,
 }
 
 async fn about(State(shared): State<Arc<Shared>>) -> Json<About> {
@@ -80,5 +96,6 @@ async fn about(State(shared): State<Arc<Shared>>) -> Json<About> {
         token: shared.token.is_some(),
         store: shared.store.is_some(),
         prometheus: shared.prometheus.is_some(),
+        otlp: cfg!(feature = "otlp"),
     })
 }

@@ -33,10 +33,13 @@
 //! # Features
 //!
 //! - `otlp`: `TelemetryBuilder::otlp` sends both to a collector, by OTLP over HTTP.
+//! - `json`: `otlp_json` is traces as OTLP JSON, a file that Jaeger opens.
 //! - `prometheus`: `Telemetry::prometheus` is the metrics as text for Prometheus.
 
 mod export;
 mod instruments;
+#[cfg(feature = "json")]
+mod json;
 mod metrics;
 pub mod names;
 #[cfg(feature = "otlp")]
@@ -47,6 +50,8 @@ mod target;
 mod watch;
 mod words;
 
+#[cfg(feature = "json")]
+pub use self::json::otlp_json;
 pub use self::{
     export::{Exporting, Spans, SpansBuilder},
     metrics::{Metrics, MetricsBuilder},
