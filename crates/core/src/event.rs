@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Call, FaultKind, Outcome, Phase, Reason, Rejection};
+use crate::{Call, FaultKind, Outcome, Phase, ProcessStage, Reason, Rejection};
 
 /// Something a layer decided or saw.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ pub enum LayerKind {
     Retry,
     /// What asks on until an operation is done.
     Poll,
+    /// A program that is run for each call.
+    Process,
     /// Time limits.
     Timeout,
     /// Rate limits.
@@ -182,6 +184,17 @@ pub enum What<'a> {
         /// How long it took to the head.
         elapsed: Duration,
     },
+    /// A process is run for a call, as its client.
+    Process {
+        /// What became of it.
+        stage: ProcessStage,
+        /// How long it ran.
+        elapsed: Duration,
+        /// Bytes that it has written to its standard output, as far as that was read.
+        stdout: u64,
+        /// Bytes that it has written to its standard error, likewise.
+        stderr: u64,
+    },
     /// A call came to its end.
     Settled {
         /// The verdict.
@@ -301,6 +314,7 @@ impl LayerKind {
             Self::Breaker => "breaker",
             Self::Retry => "retry",
             Self::Poll => "poll",
+            Self::Process => "process",
             Self::Timeout => "timeout",
             Self::RateLimit => "ratelimit",
             Self::Trace => "trace",
@@ -345,6 +359,9 @@ impl<'a> What<'a> {
             Self::Acquired { cost, left } => What::Acquired { cost, left },
             Self::HeldBack { hold, reason } => What::HeldBack { hold, reason },
             Self::Adjusted { taken, actual } => What::Adjusted { taken, actual },
+            Self::Process { stage, elapsed, stdout, stderr } => {
+                What::Process { stage, elapsed, stdout, stderr }
+            }
             Self::Settled { outcome, head_after, elapsed } => {
                 What::Settled { outcome, head_after, elapsed }
             }
@@ -373,6 +390,7 @@ impl<'a> What<'a> {
             Self::Acquired { .. } => "acquired",
             Self::HeldBack { .. } => "held_back",
             Self::Adjusted { .. } => "adjusted",
+            Self::Process { stage, .. } => stage.as_str(),
             Self::Settled { .. } => "settled",
         }
     }
@@ -418,6 +436,9 @@ impl fmt::Display for What<'_> {
             Self::Acquired { cost, left } => write!(f, "took {cost}, {left} left"),
             Self::HeldBack { hold, reason } => write!(f, "held back for {hold:.1?}: {reason}"),
             Self::Adjusted { taken, actual } => write!(f, "took {taken}, cost {actual}"),
+            Self::Process { stage, elapsed, stdout, stderr } => {
+                stage.write(f, *elapsed, [*stdout, *stderr])
+            }
             Self::Settled { outcome, head_after, elapsed } => {
                 write!(f, "{outcome} after {elapsed:.1?}")?;
                 match head_after {

@@ -43,6 +43,7 @@ pub mod off;
 mod once_map;
 mod operations;
 mod outcome;
+mod process;
 mod reason;
 mod registry;
 pub mod sync;
@@ -72,6 +73,7 @@ pub use self::{
     once_map::OnceMap,
     operations::Operations,
     outcome::{Fault, FaultKind, Hint, Outcome, ProcessFault, Replay, Throttle},
+    process::ProcessStage,
     reason::Reason,
     registry::Registry,
     trace::{ParseIdError, Record, RemoteTrace, Sheet, SpanId, TraceContext, TraceId},

@@ -2,7 +2,7 @@
 
 use tracing::{Level, event};
 
-use crate::{Event, Observer, State, What};
+use crate::{Event, Observer, ProcessStage, State, What};
 
 /// Writes every event as a `tracing` event of target `portcullis`.
 ///
@@ -38,6 +38,7 @@ impl Observer for Tracing {
             | What::Admitted { .. }
             | What::Answered { .. }
             | What::Attempting { .. }
+            | What::Process { stage: ProcessStage::Started | ProcessStage::Exited(0), .. }
             | What::Settled { .. }
             | What::Started => write!(Level::DEBUG),
             _ => write!(Level::INFO),

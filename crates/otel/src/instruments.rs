@@ -26,6 +26,12 @@ pub(crate) struct Instruments {
     pub(crate) would_reject: Counter<u64>,
     pub(crate) polls: Counter<u64>,
     pub(crate) poll_duration: Histogram<f64>,
+    pub(crate) processes_started: Counter<u64>,
+    pub(crate) processes_active: UpDownCounter<i64>,
+    pub(crate) process_duration: Histogram<f64>,
+    pub(crate) process_exits: Counter<u64>,
+    pub(crate) process_errors: Counter<u64>,
+    pub(crate) process_output: Histogram<u64>,
     pub(crate) limit_wait: Histogram<f64>,
     pub(crate) limit_cost: Counter<u64>,
     pub(crate) held_back: Counter<u64>,
@@ -109,6 +115,29 @@ impl Instruments {
                 .with_unit("s")
                 .with_description("Duration of operations that were polled.")
                 .with_boundaries(LONG_SECONDS.to_vec())
+                .build(),
+            processes_started: counter(
+                metric::PROCESSES_STARTED,
+                "{process}",
+                "Processes that were started.",
+            ),
+            processes_active: meter
+                .i64_up_down_counter(metric::PROCESSES_ACTIVE)
+                .with_unit("{process}")
+                .with_description("Processes that were started and are not over.")
+                .build(),
+            process_duration: seconds(metric::PROCESS_DURATION, "Duration of processes."),
+            process_exits: counter(metric::PROCESS_EXITS, "{process}", "Processes that ended."),
+            process_errors: counter(
+                metric::PROCESS_ERRORS,
+                "{error}",
+                "Processes that could not be run, spoken with or understood, or took too long.",
+            ),
+            process_output: meter
+                .u64_histogram(metric::PROCESS_OUTPUT)
+                .with_unit("By")
+                .with_description("What processes wrote to each of their streams.")
+                .with_boundaries(BYTES.to_vec())
                 .build(),
             limit_wait: seconds(metric::LIMIT_WAIT, "Waits for a rate limit."),
             limit_cost: counter(metric::LIMIT_COST, "{permit}", "What was taken from limits."),

@@ -44,6 +44,7 @@ mod metrics;
 pub mod names;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod processes;
 mod setup;
 mod spans;
 mod target;

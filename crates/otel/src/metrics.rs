@@ -135,6 +135,9 @@ impl Observer for Metrics {
                 shared.target(event.name, None).overflowed(of, event.layer);
             }
             What::Polled { polls, elapsed, course } => target().polled(of, polls, elapsed, course),
+            What::Process { stage, elapsed, stdout, stderr } => {
+                target().process(of, stage, elapsed, [stdout, stderr]);
+            }
             What::Waited { waited, .. } => target().waited(of, waited),
             What::Acquired { cost, .. } => target().acquired(of, cost),
             What::HeldBack { .. } => target().held_back(of),

@@ -85,6 +85,18 @@ pub mod metric {
         POLLS = "portcullis.poll.polls";
         /// How long such operations took, from the call that began them to their end.
         POLL_DURATION = "portcullis.poll.duration";
+        /// Processes that were started.
+        PROCESSES_STARTED = "portcullis.process.started";
+        /// Processes that were started and are not over.
+        PROCESSES_ACTIVE = "portcullis.process.active";
+        /// How long processes ran.
+        PROCESS_DURATION = "portcullis.process.duration";
+        /// How processes ended.
+        PROCESS_EXITS = "portcullis.process.exits";
+        /// Processes that could not be run, spoken with or understood, or took too long, by what failed.
+        PROCESS_ERRORS = "portcullis.process.errors";
+        /// What processes wrote to each of their streams.
+        PROCESS_OUTPUT = "portcullis.process.output.size";
         /// How long calls waited for their turn.
         LIMIT_WAIT = "portcullis.limit.wait";
         /// What was taken from limits: a usual call costs 1.
@@ -144,6 +156,14 @@ pub mod attribute {
         LAYER = "portcullis.layer";
         /// What refused, or why something was given up.
         REASON = "portcullis.reason";
+        /// How a process ended: `success` (code 0), `failure` (any other), `signal`, `broken` or `killed`.
+        PROCESS_STATUS = "portcullis.process.status";
+        /// The code that a process exited with, from 0 to 255.
+        PROCESS_EXIT_CODE = "process.exit.code";
+        /// The signal that ended a process: `SIGSEGV`.
+        PROCESS_SIGNAL = "portcullis.process.signal";
+        /// A stream of a process: `stdout` or `stderr`.
+        PROCESS_STREAM = "portcullis.process.stream";
         /// Which part of a call a limit covers.
         PHASE = "portcullis.phase";
         /// The state of a breaker.

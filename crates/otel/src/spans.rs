@@ -10,7 +10,7 @@ use opentelemetry::{
     },
 };
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-use portcullis_core::{FaultKind, SpanId};
+use portcullis_core::{FaultKind, ProcessStage, SpanId};
 use portcullis_trace::{
     Status, Trace,
     record::{Attempt, Call, Event, Kind},
@@ -125,7 +125,7 @@ impl Maker<'_> {
         if let Some(attempt) = only {
             answer(&mut span, attempt, protocol);
         }
-        let error = call.error_kind.as_deref().map(error_type);
+        let error = call.error_kind.as_deref().map(words::error_type_of);
         self.end(&mut span, call.status, error, call.error.as_deref());
         let output = call.output.as_ref().filter(|_| self.choice.outputs);
         span.attributes.extend(output.map(|it| KeyValue::new(attribute::OUTPUT, it.text.clone())));
@@ -335,25 +335,17 @@ fn answer(span: &mut SpanData, attempt: &Attempt, protocol: Protocol) {
                 span.attributes.push(KeyValue::new(attribute::RPC_STATUS, status));
             }
         }
-        Protocol::Other => {}
-    }
-}
-
-/// The word for a failure, from what the record says of it.
-fn error_type(kind: &str) -> Cow<'static, str> {
-    let code = |text: &str| text.parse::<u8>().ok();
-    if let Some(status) = kind.strip_prefix("status ") {
-        return match status.parse() {
-            Ok(status) => words::error_type(FaultKind::Status(status)),
-            Err(_) => OTHER.into(),
-        };
-    }
-    if let Some(code) = kind.strip_prefix("grpc status ").and_then(code) {
-        return words::grpc_status(code).into();
-    }
-    match kind.split(':').next() {
-        Some(word @ ("connect" | "timeout" | "body" | "rejected")) => word.to_owned().into(),
-        _ => OTHER.into(),
+        Protocol::Other => match fault {
+            Some(FaultKind::Exit(code @ 0..=255)) => {
+                let code = KeyValue::new(attribute::PROCESS_EXIT_CODE, i64::from(code));
+                span.attributes.push(code);
+            }
+            Some(FaultKind::Signal(signal)) => {
+                let name = ProcessStage::signal_name(signal).unwrap_or(OTHER);
+                span.attributes.push(KeyValue::new(attribute::PROCESS_SIGNAL, name));
+            }
+            _ => {}
+        },
     }
 }
 
@@ -384,20 +376,6 @@ mod tests {
         assert_eq!(without_credentials(url), "https://REDACTED:REDACTED@a.test/x?a=b@c");
         for harmless in ["https://a.test/x?mail=me@b.test", "/x", "https://a.test"] {
             assert_eq!(without_credentials(harmless), harmless);
-        }
-    }
-
-    #[test]
-    fn the_words_of_records_are_those_of_metrics() {
-        for (kind, word) in [
-            ("status 503", "503"),
-            ("status 7000", OTHER),
-            ("grpc status 14", "UNAVAILABLE"),
-            ("rejected: open", "rejected"),
-            ("timeout", "timeout"),
-            ("made up", OTHER),
-        ] {
-            assert_eq!(error_type(kind), word);
         }
     }
 }

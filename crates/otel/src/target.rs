@@ -7,13 +7,15 @@ use opentelemetry::{
     metrics::{BoundCounter, BoundHistogram, BoundUpDownCounter},
 };
 use portcullis_core::{
-    Answer, Course, FaultKind, LayerKind, OnceMap, Outcome, Phase, Reason, RejectionKind, State,
+    Answer, Course, FaultKind, LayerKind, OnceMap, Outcome, Phase, ProcessStage, Reason,
+    RejectionKind, State,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
     instruments::Instruments,
     names::{OTHER, attribute},
+    processes::Processes,
     words,
 };
 
@@ -41,6 +43,7 @@ pub(crate) struct Target {
     would_reject: OnceLock<BoundCounter<u64>>,
     polls: Series<&'static str, BoundCounter<u64>>,
     poll_duration: Series<&'static str, BoundHistogram<f64>>,
+    processes: OnceLock<Processes>,
     limit_wait: OnceLock<BoundHistogram<f64>>,
     limit_cost: OnceLock<BoundCounter<u64>>,
     held_back: OnceLock<BoundCounter<u64>>,
@@ -51,7 +54,7 @@ pub(crate) struct Target {
 
 /// Instruments of one kind by what tells them apart, and one for what there is no room for: however
 /// many statuses a server makes up, the series are few.
-struct Series<K, I> {
+pub(crate) struct Series<K, I> {
     known: OnceMap<K, I>,
     rest: OnceLock<I>,
 }
@@ -66,8 +69,8 @@ struct Asked {
 }
 
 /// How many series there may be of one instrument and one target.
-const FEW: usize = 36;
-const MANY: usize = 64;
+pub(crate) const FEW: usize = 36;
+pub(crate) const MANY: usize = 64;
 
 // ===== impl Target =====
 
@@ -101,6 +104,7 @@ impl Target {
             would_reject: OnceLock::new(),
             polls: Series::new(FEW),
             poll_duration: Series::new(FEW),
+            processes: OnceLock::new(),
             limit_wait: OnceLock::new(),
             limit_cost: OnceLock::new(),
             held_back: OnceLock::new(),
@@ -234,6 +238,17 @@ impl Target {
         }
     }
 
+    pub(crate) fn process(
+        &self,
+        of: &Instruments,
+        stage: ProcessStage,
+        elapsed: Duration,
+        put_out: [u64; 2],
+    ) {
+        let processes = self.processes.get_or_init(Processes::new);
+        processes.tell(of, self, stage, elapsed, put_out);
+    }
+
     pub(crate) fn waited(&self, of: &Instruments, waited: Duration) {
         let waits = self.limit_wait.get_or_init(|| of.limit_wait.bind(&self.attributes));
         waits.record(waited.as_secs_f64());
@@ -260,8 +275,13 @@ impl Target {
         self.active.get_or_init(|| of.active.bind(&self.attributes))
     }
 
+    /// The target's own attributes.
+    pub(crate) fn attributes(&self) -> &[KeyValue] {
+        &self.attributes
+    }
+
     /// The target's own attributes and some more.
-    fn with(&self, more: &[(&'static str, opentelemetry::Value)]) -> Vec<KeyValue> {
+    pub(crate) fn with(&self, more: &[(&'static str, opentelemetry::Value)]) -> Vec<KeyValue> {
         let more = more.iter().map(|(key, value)| KeyValue::new(*key, value.clone()));
         self.attributes.iter().cloned().chain(more).collect()
     }
@@ -317,14 +337,14 @@ impl Target {
 // ===== impl Series =====
 
 impl<K: Copy + Eq + Hash, I> Series<K, I> {
-    fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { known: OnceMap::new(most), rest: OnceLock::new() }
     }
 
     /// The instrument for `key`, which `bind` makes if it is the first time; it makes the one for all
     /// that there is no room for when it is asked for nothing.
     #[inline]
-    fn get(&self, key: K, bind: impl Fn(Option<K>) -> I) -> &I {
+    pub(crate) fn get(&self, key: K, bind: impl Fn(Option<K>) -> I) -> &I {
         let known =
             self.known.get_or_insert_with(&key, |known| *known == key, || (key, bind(Some(key))));
         known.unwrap_or_else(|| self.rest.get_or_init(|| bind(None)))

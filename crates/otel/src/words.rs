@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use portcullis_core::{Course, FaultKind, Outcome, Reason};
+use portcullis_core::{Course, FaultKind, Outcome, ProcessFault, Reason};
 
 use crate::names::OTHER;
 
@@ -38,8 +38,49 @@ pub(crate) fn error_type(kind: FaultKind) -> Cow<'static, str> {
         FaultKind::Timeout => "timeout".into(),
         FaultKind::Body => "body".into(),
         FaultKind::Rejected => "rejected".into(),
+        FaultKind::Exit(_) => "exit".into(),
+        FaultKind::Signal(_) => "signal".into(),
+        FaultKind::Process(fault) => process_error(fault).into(),
         FaultKind::Status(code @ 100..=599) => code.to_string().into(),
         FaultKind::Grpc(code) => grpc_status(code).into(),
+        _ => OTHER.into(),
+    }
+}
+
+/// What failed in running a process, told from failures of other kinds.
+fn process_error(fault: ProcessFault) -> &'static str {
+    match fault {
+        ProcessFault::Start => "process_start",
+        ProcessFault::Stdin => "process_stdin",
+        ProcessFault::Stdout => "process_stdout",
+        ProcessFault::Stderr => "process_stderr",
+        ProcessFault::Wait => "process_wait",
+        ProcessFault::Parse => "process_parse",
+        _ => OTHER,
+    }
+}
+
+/// A failure as the value of `error.type`, from the words that a record has for it.
+pub(crate) fn error_type_of(kind: &str) -> Cow<'static, str> {
+    let code = |text: &str| text.parse::<u8>().ok();
+    if let Some(status) = kind.strip_prefix("status ") {
+        return match status.parse() {
+            Ok(status) => error_type(FaultKind::Status(status)),
+            Err(_) => OTHER.into(),
+        };
+    }
+    if let Some(code) = kind.strip_prefix("grpc status ").and_then(code) {
+        return grpc_status(code).into();
+    }
+    if let Some(fault) = kind.strip_prefix("process ") {
+        use ProcessFault::{Parse, Start, Stderr, Stdin, Stdout, Wait};
+        let mut known = [Start, Stdin, Stdout, Stderr, Wait, Parse].into_iter();
+        return known.find(|known| known.as_str() == fault).map_or(OTHER, process_error).into();
+    }
+    match kind.split([':', ' ']).next() {
+        Some(word @ ("connect" | "timeout" | "body" | "rejected" | "exit" | "signal")) => {
+            word.to_owned().into()
+        }
         _ => OTHER.into(),
     }
 }
@@ -103,6 +144,28 @@ mod tests {
         assert_eq!(error_type(FaultKind::Grpc(14)), "UNAVAILABLE");
         assert_eq!(error_type(FaultKind::Grpc(99)), "UNKNOWN");
         assert_eq!(error_type(FaultKind::Other), OTHER);
+        for (kind, word) in [
+            ("status 503", "503"),
+            ("grpc status 14", "UNAVAILABLE"),
+            ("rejected: open", "rejected"),
+            ("timeout", "timeout"),
+            ("status 7000", OTHER),
+            ("process made up", OTHER),
+            ("made up", OTHER),
+        ] {
+            assert_eq!(error_type_of(kind), word);
+        }
+        for kind in [
+            FaultKind::Exit(3),
+            FaultKind::Signal(9),
+            FaultKind::Process(ProcessFault::Wait),
+            FaultKind::Process(ProcessFault::Parse),
+            FaultKind::Connect,
+            FaultKind::Body,
+        ] {
+            let word = error_type(kind);
+            assert!(word != OTHER && word == error_type_of(&kind.to_string()), "{kind}");
+        }
     }
 
     #[test]

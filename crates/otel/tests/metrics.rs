@@ -12,14 +12,18 @@ use opentelemetry_sdk::metrics::{
 use opentelemetry_semantic_conventions::{attribute as conventional, metric as conventions};
 use portcullis::{
     Backoff, BoxError, Call, Event, Jitter, LayerKind, Next, Observer, Outcome, Progress, Registry,
-    Stack, Voice, What, clock, follow_fn, poll::PollLayer, trace::Recorder,
+    Stack, Voice, What, clock, follow_fn,
+    poll::PollLayer,
+    process::{Invocation, Process},
+    timeout::TimeoutLayer,
+    trace::Recorder,
 };
 use portcullis_otel::{
     Metrics, MetricsBuilder,
     names::{BYTES, LONG_SECONDS, OTHER, SECONDS, attribute, metric},
 };
-use portcullis_testkit::{Script, ScriptedService, Step, TestError, call as send};
-use tower::{Layer, service_fn};
+use portcullis_testkit::{Script, ScriptedService, Step, TestError, call as send, poll_k};
+use tower::{Layer, ServiceExt, service_fn};
 
 type Body = Full<Bytes>;
 type Inner = ScriptedService<Request<Body>, Response<Body>>;
@@ -435,6 +439,71 @@ async fn polls_are_counted_by_what_came_of_them_and_operations_by_how_long_they_
         let series = find(&durations, &of(outcome));
         assert_eq!((series.count, series.value), (1, sum), "{outcome}");
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn processes_are_counted_by_how_they_ended_and_what_they_put_out() {
+    let (meters, metrics) = Meters::new(Metrics::builder());
+    let tool = |script: &str| {
+        let tool = Process::builder("tool", "sh").arg("-c").arg(script);
+        tool.observe(metrics.clone()).build().unwrap()
+    };
+    for script in ["printf hello", "exit 3", "printf no >&2; exit 3", "kill -SEGV $$"] {
+        tool(script).oneshot(Invocation::new()).await.unwrap();
+    }
+    let missing = Process::builder("tool", "/nowhere/portcullis").observe(metrics.clone());
+    missing.build().unwrap().oneshot(Invocation::new()).await.unwrap_err();
+    let limit = TimeoutLayer::builder("tool").total(Duration::from_millis(300)).build().unwrap();
+    let hangs = limit.layer(tool("exec sleep 600"));
+    hangs.oneshot(Invocation::new()).await.unwrap_err();
+    let given_up = poll_k(tool("exec sleep 600").oneshot(Invocation::new()), 2).await;
+    assert!(given_up.is_none());
+
+    let of = |pairs: &[(&'static str, &'static str)]| {
+        let pairs = pairs.iter().chain(&[(attribute::TARGET, "tool")]);
+        pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let value = |name, pairs: &[_]| find(&meters.series(name), &of(pairs)).value;
+    assert_eq!(value(metric::PROCESSES_STARTED, &[]), 6.0);
+    assert_eq!(value(metric::PROCESSES_ACTIVE, &[]), 0.0);
+    let status = |status| (attribute::PROCESS_STATUS, status);
+    let code = |code| (conventional::PROCESS_EXIT_CODE, code);
+    for (pairs, count) in [
+        (&[status("success"), code("0")][..], 1.0),
+        (&[status("failure"), code("3")], 2.0),
+        (&[status("signal"), (attribute::PROCESS_SIGNAL, "SIGSEGV")], 1.0),
+        (&[status("killed")], 2.0),
+    ] {
+        assert_eq!(value(metric::PROCESS_EXITS, pairs), count, "{pairs:?}");
+    }
+    let errors = meters.series(metric::PROCESS_ERRORS);
+    for kind in ["start", "timeout"] {
+        assert_eq!(find(&errors, &of(&[(attribute::ERROR_TYPE, kind)])).value, 1.0);
+    }
+    assert_eq!(errors.len(), 2);
+    let output = meters.series(metric::PROCESS_OUTPUT);
+    for (stream, bytes) in [("stdout", 5.0), ("stderr", 2.0)] {
+        let series = find(&output, &of(&[(attribute::PROCESS_STREAM, stream)]));
+        assert_eq!((series.count, series.value, &series.bounds[..]), (6, bytes, &BYTES[..]));
+    }
+    let durations = meters.series(metric::PROCESS_DURATION);
+    assert_eq!(find(&durations, &of(&[status("killed")])).count, 2);
+}
+
+#[test]
+fn exit_codes_without_end_are_counted_together_beyond_the_bound() {
+    let (meters, metrics) = Meters::new(Metrics::builder());
+    let voice = Voice::new(LayerKind::Process, "tool").with_observer(Arc::new(metrics));
+    for code in -1000..1000 {
+        let stage = portcullis::ProcessStage::Exited(code);
+        let elapsed = Duration::ZERO;
+        let what = What::Process { stage, elapsed, stdout: 0, stderr: 0 };
+        voice.tell(&Call::new(), clock::now(), || what);
+    }
+    let exits = meters.series(metric::PROCESS_EXITS);
+    assert!(exits.len() <= 65, "{}", exits.len());
+    assert_eq!(exits.iter().map(|it| it.value).sum::<f64>(), 2000.0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, io};
 
 use bytes::Bytes;
+use portcullis_core::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How much is read at a time.
@@ -18,9 +19,10 @@ pub struct Captured {
 
 /// What is being read of a stream.
 #[derive(Debug)]
-pub(crate) struct Capture {
+pub(crate) struct Capture<'a> {
     kept: Vec<u8>,
-    written: u64,
+    /// Seen by whoever tells of it, at any moment.
+    written: &'a AtomicU64,
     limit: usize,
 }
 
@@ -63,9 +65,9 @@ impl fmt::Debug for Captured {
 
 // ===== impl Capture =====
 
-impl Capture {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { kept: Vec::new(), written: 0, limit }
+impl<'a> Capture<'a> {
+    pub(crate) fn new(limit: usize, written: &'a AtomicU64) -> Self {
+        Self { kept: Vec::new(), written, limit }
     }
 
     /// Reads a stream to its end; `false` if it was left at the limit, because `beyond` it nothing is
@@ -84,7 +86,8 @@ impl Capture {
             if read == 0 {
                 return Ok(true);
             }
-            self.written += read as u64;
+            // Relaxed: one task writes and reads it.
+            self.written.fetch_add(read as u64, Ordering::Relaxed);
             let room = self.limit - self.kept.len();
             self.kept.extend_from_slice(&chunk[..read.min(room)]);
             if read > room && !beyond {
@@ -94,6 +97,6 @@ impl Capture {
     }
 
     pub(crate) fn finish(self) -> Captured {
-        Captured { kept: self.kept.into(), written: self.written }
+        Captured { kept: self.kept.into(), written: self.written.load(Ordering::Relaxed) }
     }
 }

@@ -38,6 +38,7 @@ mod invocation;
 mod output;
 mod run;
 mod service;
+mod tell;
 
 pub use self::{
     capture::Captured,

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use portcullis_core::{ProcessFault, TraceContext, clock};
+use portcullis_core::{ProcessFault, ProcessStage, TraceContext};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     process::Command,
@@ -15,6 +15,7 @@ use crate::{
     capture::Capture,
     child::{Parts, Running},
     error::TooMuch,
+    tell::Teller,
 };
 
 /// What a process learns of the trace its call belongs to.
@@ -23,24 +24,35 @@ pub(crate) const TRACESTATE: &str = "TRACESTATE";
 
 /// Runs a process to its end. Dropped before that, it ends the process.
 pub(crate) async fn run(
-    name: &Arc<str>,
     config: &ProcessConfig,
     command: Command,
     stdin: Bytes,
+    teller: Teller<'_>,
 ) -> Result<Output, ProcessError> {
-    let started = clock::now();
-    let mut child =
-        Running::start(command, config.grace).map_err(|error| ProcessError::start(name, error))?;
-    let mut stdout = Capture::new(config.stdout_limit);
-    let mut stderr = Capture::new(config.stderr_limit);
-    let exit = talk(name, config, &mut child, stdin, &mut stdout, &mut stderr).await?;
-    Ok(Output {
-        exit,
-        stdout: stdout.finish(),
-        stderr: stderr.finish(),
-        elapsed: clock::now().saturating_duration_since(started),
-        value: None,
-    })
+    let name = teller.name();
+    let child = Running::start(command, config.grace).map_err(|error| {
+        teller.tell(ProcessStage::NotStarted);
+        ProcessError::start(name, error)
+    })?;
+    let life = teller.started();
+    // Dropped before what tells of it: when that says that the process was killed, it was.
+    let mut child = child;
+    let mut stdout = Capture::new(config.stdout_limit, &life.teller().stdout);
+    let mut stderr = Capture::new(config.stderr_limit, &life.teller().stderr);
+    let exit = match talk(name, config, &mut child, stdin, &mut stdout, &mut stderr).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            drop(child);
+            life.ended(ProcessStage::Broken(error.fault()));
+            return Err(error);
+        }
+    };
+    let (stdout, stderr) = (stdout.finish(), stderr.finish());
+    let elapsed = life.ended(match exit {
+        Exit::Code(code) => ProcessStage::Exited(code),
+        Exit::Signal(signal) => ProcessStage::Signalled(signal),
+    });
+    Ok(Output { exit, stdout, stderr, elapsed, value: None })
 }
 
 /// Gives a process its input and takes what it puts out, all at once: a process that waits for one of
@@ -50,8 +62,8 @@ async fn talk(
     config: &ProcessConfig,
     child: &mut Running,
     input: Bytes,
-    stdout: &mut Capture,
-    stderr: &mut Capture,
+    stdout: &mut Capture<'_>,
+    stderr: &mut Capture<'_>,
 ) -> Result<Exit, ProcessError> {
     let Parts { stdin, stdout: out, stderr: err, mut waiting } = child.parts();
     let fault = |fault| move |error: io::Error| ProcessError::new(name, fault, error);

@@ -10,13 +10,16 @@ use std::{
     time::Duration,
 };
 
-use portcullis_core::{BoxError, Call, Invalid, TraceContext};
+use portcullis_core::{
+    BoxError, Call, Invalid, LayerKind, Observer, ProcessStage, TraceContext, Voice,
+};
 use tokio::process::Command;
 use tower_service::Service;
 
 use crate::{
     Invocation, Output, Overflow, ProcessConfig, ProcessError,
     run::{TRACEPARENT, TRACESTATE, run, traceparent},
+    tell::Teller,
 };
 
 /// Runs a program for each call.
@@ -47,7 +50,7 @@ pub struct Process<T = ()> {
 /// A [`Process`] in the making: see [`Process::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct ProcessBuilder<T = ()> {
-    name: Arc<str>,
+    voice: Voice,
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
@@ -60,7 +63,7 @@ pub struct ProcessBuilder<T = ()> {
 type Parse<T> = Arc<dyn Fn(&Output) -> Result<T, BoxError> + Send + Sync>;
 
 struct Shared<T> {
-    name: Arc<str>,
+    voice: Voice,
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
@@ -86,7 +89,7 @@ impl Process {
     /// `PATH`.
     pub fn builder(name: impl Into<Arc<str>>, program: impl Into<OsString>) -> ProcessBuilder {
         ProcessBuilder {
-            name: name.into(),
+            voice: Voice::new(LayerKind::Process, name),
             program: program.into(),
             args: Vec::new(),
             env: Vec::new(),
@@ -102,7 +105,7 @@ impl<T> Process<T> {
     /// The service's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.name
+        self.shared.voice.name()
     }
 }
 
@@ -116,12 +119,12 @@ impl<T: Send + 'static> Service<Invocation> for Process<T> {
     }
 
     fn call(&mut self, invocation: Invocation) -> ResponseFuture<T> {
-        let shared = self.shared.clone();
-        let command = shared.command(&invocation, &Call::current());
+        let (shared, call) = (self.shared.clone(), Call::current());
+        let command = shared.command(&invocation, &call);
         let inner = async move {
-            let Shared { name, config, .. } = &*shared;
-            let output = run(name, config, command, invocation.stdin).await?;
-            shared.parsed(output)
+            let teller = Teller::new(&shared.voice, &call);
+            let output = run(&shared.config, command, invocation.stdin, teller).await?;
+            shared.parsed(output, &call)
         };
         ResponseFuture { inner: Box::pin(inner) }
     }
@@ -136,7 +139,7 @@ impl<T> Clone for Process<T> {
 impl<T> fmt::Debug for Process<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Process")
-            .field("name", &self.shared.name)
+            .field("name", self.shared.voice.name())
             .field("program", &self.shared.program)
             .finish_non_exhaustive()
     }
@@ -170,12 +173,15 @@ impl<T> Shared<T> {
         command
     }
 
-    fn parsed(&self, output: Output) -> Result<Output<T>, ProcessError> {
+    fn parsed(&self, output: Output, call: &Call) -> Result<Output<T>, ProcessError> {
         let parse = self.parse.as_deref().filter(|_| output.exit.is_success());
         let value = parse.map(|parse| parse(&output)).transpose();
         match value {
             Ok(value) => Ok(output.with_value(value)),
-            Err(error) => Err(ProcessError::parse(&self.name, error, output)),
+            Err(error) => {
+                Teller::after(&self.voice, call, &output).tell(ProcessStage::NotUnderstood);
+                Err(ProcessError::parse(self.voice.name(), error, output))
+            }
         }
     }
 }
@@ -238,6 +244,13 @@ impl<T> ProcessBuilder<T> {
         self
     }
 
+    /// Adds somebody who is told what becomes of processes: of their start and their end, with how they
+    /// exited and how much they put out.
+    pub fn observe(mut self, observer: impl Observer) -> Self {
+        self.voice = self.voice.with_observer(Arc::new(observer));
+        self
+    }
+
     /// Understands what a process that exited with code 0 put out, as [`Output::value`]. An error of
     /// `parse` is the call's, with the output: see [`ProcessError::output`].
     ///
@@ -258,7 +271,7 @@ impl<T> ProcessBuilder<T> {
     {
         let parse = move |output: &Output| parse(output).map_err(Into::into);
         ProcessBuilder {
-            name: self.name,
+            voice: self.voice,
             program: self.program,
             args: self.args,
             env: self.env,
@@ -279,8 +292,8 @@ impl<T> ProcessBuilder<T> {
             return Err(Invalid::new("program", self.program, "a path, or a name"));
         }
         self.config.validate()?;
-        let Self { name, program, args, env, clear_env, dir, config, parse } = self;
-        let shared = Shared { name, program, args, env, clear_env, dir, config, parse };
+        let Self { voice, program, args, env, clear_env, dir, config, parse } = self;
+        let shared = Shared { voice, program, args, env, clear_env, dir, config, parse };
         Ok(Process { shared: Arc::new(shared) })
     }
 }
@@ -288,7 +301,7 @@ impl<T> ProcessBuilder<T> {
 impl<T> fmt::Debug for ProcessBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessBuilder")
-            .field("name", &self.name)
+            .field("name", self.voice.name())
             .field("program", &self.program)
             .field("config", &self.config)
             .finish_non_exhaustive()
