@@ -223,7 +223,7 @@ async fn what_another_thread_tells_while_the_call_runs_is_in_its_record_and_deci
         let recorder = Recorder::builder().config(config).build().unwrap();
         let trace = TraceLayer::builder("call").recorder(&recorder).build().unwrap();
         let say = |call: &Call, what: &dyn Fn() -> What<'static>| {
-            Voice::new(LayerKind::Retry, "a layer").tell(call, clock::now(), || what());
+            Voice::new(LayerKind::Retry, "a layer").tell(call, clock::now(), what);
         };
         let mut service = trace.layer(service_fn(|(): ()| async move {
             let call = Call::current();
