@@ -1,6 +1,7 @@
 //! The end of a call, reported once.
 
 use std::{
+    cell::RefCell,
     fmt, mem,
     sync::Arc,
     time::{Duration, Instant},
@@ -90,7 +91,18 @@ pub struct Until {
 /// deadline had passed or a limit is what [dropped](crate::call::expire) it: a caller who gives up is
 /// not the peer's failure, a limit that ran out is.
 #[must_use = "a completion that is dropped reports the call as cancelled"]
-pub struct Completion(Option<Open>);
+pub struct Completion(Option<Place>);
+
+/// Where what is open lies: behind a pointer, for it is handed from the layer to the classifier and on
+/// to the body, and all of it would be moved each time. A thread uses it again.
+type Place = Box<Option<Open>>;
+
+thread_local! {
+    static FREE: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many places a thread keeps free.
+const KEPT_FREE: usize = 64;
 
 struct Open {
     sink: Arc<dyn Settle>,
@@ -109,7 +121,10 @@ impl Completion {
     /// The duty to tell `sink` the end of a call that `started` in the scope of `call`.
     #[inline]
     pub fn new(sink: Arc<dyn Settle>, ticket: Ticket, call: Call, started: Instant) -> Self {
-        Self(Some(Open {
+        // While a thread ends its locals are gone: then there is none to use again.
+        let free = FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten();
+        let mut place = free.unwrap_or_default();
+        *place = Some(Open {
             sink,
             ticket,
             // It may be with the response's body, outside of every scope.
@@ -118,7 +133,8 @@ impl Completion {
             head: None,
             watch: Watch::default(),
             muted: false,
-        }))
+        });
+        Self(Some(place))
     }
 
     /// No duty at all: there is nobody to tell, and no limit to keep.
@@ -130,7 +146,7 @@ impl Completion {
     /// Notes that the response's head was there at `at`.
     #[inline]
     pub fn with_head(mut self, at: Instant) -> Self {
-        if let Some(open) = &mut self.0 {
+        if let Some(open) = self.open_mut() {
             open.head = Some(at);
         }
         self
@@ -139,7 +155,7 @@ impl Completion {
     /// Sets the limits under which the body is watched.
     #[inline]
     pub fn with_watch(mut self, watch: Watch) -> Self {
-        if let Some(open) = &mut self.0 {
+        if let Some(open) = self.open_mut() {
             open.watch = watch;
         }
         self
@@ -149,7 +165,7 @@ impl Completion {
     /// [watch](Self::watch); the clock is not read for the rest.
     #[inline]
     pub fn muted(mut self) -> Self {
-        if let Some(open) = &mut self.0 {
+        if let Some(open) = self.open_mut() {
             open.muted = true;
         }
         self
@@ -158,37 +174,37 @@ impl Completion {
     /// The limits under which whoever holds this must end the response's body.
     #[must_use]
     pub fn watch(&self) -> Watch {
-        self.0.as_ref().map(|open| open.watch).unwrap_or_default()
+        self.open().map(|open| open.watch).unwrap_or_default()
     }
 
     /// What the layer gave along.
     #[must_use]
     pub fn ticket(&self) -> Ticket {
-        self.0.as_ref().map(|open| open.ticket).unwrap_or_default()
+        self.open().map(|open| open.ticket).unwrap_or_default()
     }
 
     /// When the layer was called.
     #[must_use]
     pub fn started(&self) -> Option<Instant> {
-        self.0.as_ref().map(|open| open.started)
+        self.open().map(|open| open.started)
     }
 
     /// When the response's head was there, if that was [noted](Self::with_head).
     #[must_use]
     pub fn head(&self) -> Option<Instant> {
-        self.0.as_ref().and_then(|open| open.head)
+        self.open().and_then(|open| open.head)
     }
 
     /// The scope that the call was made in.
     #[must_use]
     pub fn call(&self) -> Option<&Call> {
-        self.0.as_ref().map(|open| &open.call)
+        self.open().map(|open| &open.call)
     }
 
     /// Tells a word of the call's end that the verdict does not hold, for a layer that keeps records:
     /// such as a status by its own name. Before the verdict.
     pub fn note(&self, key: &'static str, value: &str) {
-        if let Some(open) = self.0.as_ref().filter(|open| !open.muted) {
+        if let Some(open) = self.open().filter(|open| !open.muted) {
             open.sink.note(key, value);
         }
     }
@@ -237,16 +253,25 @@ impl Completion {
     /// for the peer, and makes the error that says so.
     #[must_use]
     pub fn elapsed_with(mut self, outcome: Outcome, phase: Phase, limit: Duration) -> Error {
-        let name = self.0.as_ref().map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
+        let name = self.open().map_or_else(|| Arc::from(""), |open| open.sink.name().clone());
         self.report(How::Elapsed { phase, limit }, |_| (outcome, clock::now()));
         Error::rejected(Elapsed::new(name, phase, limit))
     }
 
     #[inline]
+    fn open(&self) -> Option<&Open> {
+        self.0.as_deref()?.as_ref()
+    }
+
+    #[inline]
+    fn open_mut(&mut self) -> Option<&mut Open> {
+        self.0.as_deref_mut()?.as_mut()
+    }
+
+    #[inline]
     fn report(&mut self, how: How, judge: impl FnOnce(&Open) -> (Outcome, Instant)) {
-        // In place: moving it out would copy some two hundred bytes at every layer's end. Muted, it
-        // reports no second time, neither when dropped nor should the sink panic.
-        if let Some(open) = &mut self.0
+        // Muted, it reports no second time, neither when dropped nor should the sink panic.
+        if let Some(open) = self.open_mut()
             && !mem::replace(&mut open.muted, true)
         {
             let (outcome, ended) = judge(open);
@@ -264,13 +289,27 @@ impl Drop for Completion {
             let now = clock::now();
             (if open.ran_out(now) { Outcome::timeout() } else { Outcome::Cancelled }, now)
         });
+        if let Some(place) = self.0.take() {
+            empty(place);
+        }
     }
+}
+
+/// Drops what lies there, and keeps the place for another.
+fn empty(mut place: Place) {
+    *place = None;
+    let _ = FREE.try_with(|free| {
+        let mut free = free.borrow_mut();
+        if free.len() < KEPT_FREE {
+            free.push(place);
+        }
+    });
 }
 
 impl fmt::Debug for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Completion");
-        if let Some(open) = &self.0 {
+        if let Some(open) = self.open() {
             debug.field("layer", open.sink.name()).field("started", &open.started);
         }
         debug.finish_non_exhaustive()
@@ -345,6 +384,17 @@ mod tests {
         let seen = Arc::new(Seen("search".into(), Mutex::new(Vec::new())));
         let done = Completion::new(seen.clone(), Ticket(1, 2), call, clock::now());
         (seen, done)
+    }
+
+    #[test]
+    fn a_thread_keeps_a_bounded_number_of_places_to_use_again() {
+        let all: Vec<_> = (0..KEPT_FREE + 3).map(|_| completion(Call::new()).1).collect();
+        drop(all);
+        assert_eq!(FREE.with(|free| free.borrow().len()), KEPT_FREE);
+        let (seen, done) = completion(Call::new());
+        assert_eq!(FREE.with(|free| free.borrow().len()), KEPT_FREE - 1);
+        done.settle(Outcome::Success);
+        assert_eq!(Arc::strong_count(&seen), 1, "nothing is held by what is kept");
     }
 
     #[tokio::test(start_paused = true)]

@@ -114,12 +114,11 @@ pub(crate) fn unseen<R>(poll: impl FnOnce() -> R) -> R {
 pub(crate) struct Judge {
     /// The verdict if the body ends and brings none.
     at_end: Outcome,
-    /// The verdict if the caller drops it, or leaves it unread until a limit ends it.
-    on_drop: Outcome,
-    /// The verdict if it is dropped while somebody waits for more, and no deadline passed.
-    on_drop_waiting: Outcome,
-    /// Who reads the trailers.
+    /// Who reads the trailers. Then a body that is dropped is a cancelled call; else the head's verdict
+    /// stands.
     trailers: Option<Table>,
+    /// Whether it is a cancelled call in any case if it is dropped while somebody waits for more.
+    is_served: bool,
     /// Whether the head came after the limit: then the body may give what it has.
     is_late: bool,
 }
@@ -129,22 +128,18 @@ pub(crate) struct Judge {
 impl Judge {
     /// The head's verdict stands, unless the body fails.
     pub(crate) fn http(head: Outcome) -> Self {
-        let on_drop_waiting = head;
-        Self { at_end: head, on_drop: head, on_drop_waiting, trailers: None, is_late: false }
+        Self { at_end: head, trailers: None, is_served: false, is_late: false }
     }
 
     /// The trailers decide.
     pub(crate) fn grpc(table: Table, without_status: Outcome) -> Self {
-        let on_drop = Outcome::Cancelled;
-        let trailers = Some(table);
-        let on_drop_waiting = on_drop;
-        Self { at_end: without_status, on_drop, on_drop_waiting, trailers, is_late: false }
+        Self { trailers: Some(table), ..Self::http(without_status) }
     }
 
     /// The same for who gives the response: a server drops what it waits for more of only because
     /// the client has gone, and what it does not wait for maybe because it has all it needs.
     pub(crate) fn served(self) -> Self {
-        Self { on_drop_waiting: Outcome::Cancelled, ..self }
+        Self { is_served: true, ..self }
     }
 
     /// The same for a response whose head came when its limit had run out already: who gave it knew,
@@ -253,6 +248,16 @@ impl<B> fmt::Debug for Body<B> {
 // ===== impl Judge =====
 
 impl Judge {
+    /// The verdict if the caller drops the body, or leaves it unread until a limit ends it.
+    fn on_drop(&self) -> Outcome {
+        if self.trailers.is_some() { Outcome::Cancelled } else { self.at_end }
+    }
+
+    /// The verdict if it is dropped while somebody waits for more, and no deadline passed.
+    fn on_drop_waiting(&self) -> Outcome {
+        if self.is_served { Outcome::Cancelled } else { self.on_drop() }
+    }
+
     /// The verdict of the last frame, for which somebody may have `waited`.
     fn frame<D>(&self, frame: &Frame<D>, waited: bool) -> Outcome {
         match self.trailers.zip(frame.trailers_ref()) {
@@ -262,7 +267,7 @@ impl Judge {
                 if waited {
                     Outcome::timeout()
                 } else {
-                    self.on_drop
+                    self.on_drop()
                 }
             }
             Some((table, trailers)) => table.trailers(trailers).unwrap_or(self.at_end),
@@ -274,7 +279,7 @@ impl Judge {
     fn error(&self, error: &Error, waited: bool) -> Outcome {
         match error.own_outcome() {
             // A limit of a layer below, or of the client's own, ran out on a reader who was away.
-            Some(own) if own.kind() == Some(FaultKind::Timeout) && !waited => self.on_drop,
+            Some(own) if own.kind() == Some(FaultKind::Timeout) && !waited => self.on_drop(),
             Some(own) => own,
             None => Outcome::failure(FaultKind::Body, Replay::IfIdempotent),
         }
@@ -375,7 +380,7 @@ impl Watching {
             Outcome::timeout()
         } else {
             release();
-            self.judge.on_drop
+            self.judge.on_drop()
         };
         let error = self.done.elapsed_with(outcome, until.phase, until.limit);
         match self.judge.trailers {
@@ -398,8 +403,10 @@ impl Watching {
         // As above: a wait that began after the deadline is not what made the call miss it.
         let in_time = |since| deadline.is_none_or(|deadline| since < deadline);
         let waited = self.waiting_since.is_some_and(in_time);
-        let Judge { on_drop, on_drop_waiting, .. } = self.judge;
-        let head = if self.waiting_since.is_some() { on_drop_waiting } else { on_drop };
+        let head = match self.waiting_since {
+            Some(_) => self.judge.on_drop_waiting(),
+            None => self.judge.on_drop(),
+        };
         self.done.dropped(head, waited);
     }
 }
