@@ -194,7 +194,7 @@ impl Handle {
     pub(crate) fn reject(&self, refusal: Refusal, call: &Call, now: Instant) -> Error {
         let shared = self.shared();
         let open = Open::new(self.name().clone(), shared.key.clone(), refusal, now);
-        shared.tell(call, now, || What::Rejected { rejection: &open });
+        shared.voice.tell_of_refusal(shared.key.as_deref(), call, now, &open);
         Error::rejected(open)
     }
 

@@ -57,7 +57,7 @@ impl Settle for Lane {
 
 impl Shared {
     #[inline]
-    pub(crate) fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
+    pub(crate) fn tell(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'static>) {
         self.voice.tell_of(self.key.as_deref(), call, at, what);
     }
 
@@ -78,15 +78,7 @@ impl Shared {
 
     #[inline]
     fn tell_of_end(&self, outcome: Outcome, end: &End<'_>) {
-        self.tell(end.call, end.ended, || {
-            let elapsed = end.elapsed();
-            // Most calls end with their head: one subtraction does.
-            let head_after = match end.head {
-                Some(head) if head == end.ended => Some(elapsed),
-                _ => end.head_after(),
-            };
-            What::Settled { outcome, head_after, elapsed }
-        });
+        self.voice.tell_of_end(self.key.as_deref(), outcome, end);
     }
 
     #[inline]
@@ -117,14 +109,10 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn admitted(&self, permit: &Permit, now: Instant) -> What<'static> {
         if permit.is_probe() {
-            // A lock and a look, but only for probes somebody wants to hear of.
-            let open_for = self.engine.last_open_time();
-            return What::Admitted {
-                state: State::HalfOpen,
-                reason: Reason::OpenTimeOver { open_for },
-            };
+            return self.probe_admitted();
         }
         let counts = self.engine.counts_to_tell(now);
         What::Admitted {
@@ -135,6 +123,13 @@ impl Shared {
                 total: counts.total,
             },
         }
+    }
+
+    /// A lock and a look, but only for probes somebody wants to hear of.
+    #[cold]
+    fn probe_admitted(&self) -> What<'static> {
+        let open_for = self.engine.last_open_time();
+        What::Admitted { state: State::HalfOpen, reason: Reason::OpenTimeOver { open_for } }
     }
 }
 

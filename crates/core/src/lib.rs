@@ -38,6 +38,7 @@ mod keep;
 mod key;
 mod keyed;
 mod label;
+mod notes;
 #[cfg(feature = "serde")]
 pub mod off;
 mod once_map;
@@ -70,6 +71,7 @@ pub use self::{
     key::Key,
     keyed::Keyed,
     label::Label,
+    notes::{Name, Note, Noted, Notes, NotesLimits, Refusal, Word},
     once_map::OnceMap,
     operations::Operations,
     outcome::{Fault, FaultKind, Hint, Outcome, ProcessFault, Replay, Throttle},

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Event, Label, Observer};
+use crate::{Event, Notes, Observer, Refusal, Rejection};
 
 /// The identity of a trace: 128 bits, not all zero (W3C Trace Context, "trace-id").
 ///
@@ -58,6 +58,12 @@ pub trait Record: Observer + Any {
     fn state(&self) -> Option<Arc<str>> {
         None
     }
+
+    /// Hands the notes of the call over to be written in, for what is told to nobody else; `false` if it
+    /// keeps none, and is to be told of the event.
+    fn write(&self, _write: &mut dyn FnMut(&mut Notes)) -> bool {
+        false
+    }
 }
 
 /// The record of a call that one thread runs right now. It [lies](crate::call::lay) there, and is
@@ -69,8 +75,12 @@ pub trait Sheet: Any + Send + Sync {
     /// The `tracestate` to hand on.
     fn state(&self) -> Option<Arc<str>>;
 
-    /// Takes note of an event. `teller` is its name once more, unless that is too long.
-    fn note(&mut self, event: &Event<'_>, teller: Option<Label>);
+    /// Where what is told of the call is noted.
+    fn notes(&mut self) -> &mut Notes;
+
+    /// What is to be kept of a refusal, if it can be had: it may be of the user's own making, and panics
+    /// are to be caught.
+    fn refusal(&self, rejection: &dyn Rejection) -> Option<Refusal>;
 
     /// Who keeps the record wherever it is told of: for what outlives the poll it began in, such as a
     /// response's body or a task.

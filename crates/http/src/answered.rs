@@ -133,7 +133,7 @@ impl Telling {
         note(&mut self.answer);
         let Self { voice, call, started, answer, uri, host } = &self;
         let elapsed = now.saturating_duration_since(*started);
-        let key = by_host::of(uri, host.as_ref());
+        let key = by_host::of(uri, || host.as_ref());
         voice.tell_of(Some(&key), call, now, || What::Answered { answer: *answer, elapsed });
     }
 }

@@ -47,21 +47,31 @@ pub struct ByHostOr {
 
 impl<B> Key<Request<B>> for ByHost {
     fn key<'r>(&'r self, req: &'r Request<B>) -> Cow<'r, str> {
-        of(req.uri(), req.headers().get(header::HOST))
+        of(req.uri(), || req.headers().get(header::HOST))
     }
 }
 
 /// The key of a request to this URI, with this `Host` header.
-pub(crate) fn of<'r>(uri: &'r Uri, host: Option<&'r HeaderValue>) -> Cow<'r, str> {
-    let host = match uri.authority() {
-        Some(authority) => {
-            let host = without_credentials(authority.as_str());
-            without_port_of(uri.scheme(), host)
-        }
-        None => host.and_then(|host| host.to_str().ok()).unwrap_or_default().trim(),
+pub(crate) fn of<'r>(uri: &'r Uri, host: impl FnOnce() -> Option<&'r HeaderValue>) -> Cow<'r, str> {
+    let named = match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => host().and_then(|host| host.to_str().ok()).unwrap_or_default().trim(),
     };
-    let host = without_dot(host);
-    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // One look at each letter: a call by key has little else to do, and most names are plain.
+    let odd = named.bytes().fold(0, |odd, byte| odd | ODD[usize::from(byte)]);
+    let host = match uri.authority() {
+        Some(_) if odd & (AT | COLON) != 0 => {
+            without_port_of(uri.scheme(), without_credentials(named))
+        }
+        _ => named,
+    };
+    let host = match odd & COLON != 0 {
+        true => without_dot(host),
+        false => {
+            Cow::Borrowed(host.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(host))
+        }
+    };
+    match odd & CAPITAL != 0 {
         true => Cow::Owned(host.to_ascii_lowercase()),
         false => host,
     }
@@ -84,6 +94,22 @@ impl<B> Key<Request<B>> for ByHostOr {
         }
     }
 }
+
+/// What there is to be seen to in a host's name, by the letters in it.
+const CAPITAL: u8 = 1;
+const AT: u8 = 2;
+const COLON: u8 = 4;
+const ODD: [u8; 256] = {
+    let mut odd = [0; 256];
+    let mut capital = b'A';
+    while capital <= b'Z' {
+        odd[capital as usize] = CAPITAL;
+        capital += 1;
+    }
+    odd[b'@' as usize] = AT;
+    odd[b':' as usize] = COLON;
+    odd
+};
 
 /// What is before the last `@` is somebody's name and password.
 ///

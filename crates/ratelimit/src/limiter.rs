@@ -236,7 +236,7 @@ impl Limiter {
     }
 
     #[inline]
-    pub(crate) fn tell<'a>(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'a>) {
+    pub(crate) fn tell(&self, call: &Call, at: Instant, what: impl FnOnce() -> What<'static>) {
         let Inner { shared, key, .. } = &*self.inner;
         shared.voice.tell_of(key.as_deref(), call, at, what);
     }
@@ -304,7 +304,7 @@ impl Shared {
         let (reason, retry_after) = terms.explain(&self.quota, refusal, call, now);
         let name = self.voice.name().clone();
         let limited = Limited::new(name, key.map(SmolStr::from), terms.cost, reason, retry_after);
-        self.voice.tell_of(key, call, now, || What::Rejected { rejection: &limited });
+        self.voice.tell_of_refusal(key, call, now, &limited);
         limited
     }
 }

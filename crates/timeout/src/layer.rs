@@ -305,25 +305,16 @@ impl Settle for Shared {
     }
 
     fn settle(&self, ticket: Ticket, end: &End<'_>) {
-        // Read as seconds and nanoseconds, a difference is dear; most calls end with their head.
-        let elapsed = end.elapsed();
-        let head_after = match end.head {
-            Some(head) if head == end.ended => Some(elapsed),
-            _ => end.head_after(),
-        };
         if let How::Elapsed { phase, limit } = end.how {
-            self.voice.tell(end.call, end.ended, || What::TimedOut { phase, limit, elapsed });
+            let what = || What::TimedOut { phase, limit, elapsed: end.elapsed() };
+            self.voice.tell(end.call, end.ended, what);
         }
         // A call that had a head was told as slow at that moment; its body may be a long one.
         if end.head.is_none() {
             let operation = Operation::from_word(ticket.0);
             self.tell_if_slow(operation, end.call, end.started, end.ended);
         }
-        self.voice.tell(end.call, end.ended, || What::Settled {
-            outcome: end.outcome,
-            head_after,
-            elapsed,
-        });
+        self.voice.tell_of_end(None, end.outcome, end);
     }
 }
 

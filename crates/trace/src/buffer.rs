@@ -1,11 +1,8 @@
 //! What a call leaves behind while it runs: fixed-size notes in a buffer that is used again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use portcullis_core::{
-    End, Event, Label, LayerKind, Outcome, Reason, Rejection, RejectionKind, SpanId, TraceContext,
-    What,
-};
+use portcullis_core::{End, Name, Notes, NotesLimits, Outcome, SpanId, TraceContext, Word};
 
 use crate::{
     TraceConfig,
@@ -14,7 +11,6 @@ use crate::{
     place::Place,
     record::{Kind, Output, Status},
     text::{clip, truncate},
-    words::{Word, Words},
 };
 
 /// What is noted of one call or scope. Filled on the call path, read by the writer.
@@ -23,7 +19,8 @@ pub(crate) struct Buffer {
     pub(crate) head: Head,
     /// Whose it is while it is written by the future that runs the call.
     pub(crate) origin: Origin,
-    pub(crate) limits: Limits,
+    /// What the layers told.
+    pub(crate) notes: Notes,
     pub(crate) end: Option<Finish>,
     pub(crate) name: Option<Name>,
     pub(crate) operation: Option<Word>,
@@ -31,17 +28,9 @@ pub(crate) struct Buffer {
     pub(crate) key: Option<Word>,
     /// Empty where there is none.
     pub(crate) error: String,
-    pub(crate) rejection: Option<RejectionKind>,
-    pub(crate) events: Vec<Note>,
-    pub(crate) omitted_events: u32,
-    /// The highest number of an attempt that was told of, whether or not its events were kept.
-    pub(crate) attempts: u32,
-    pub(crate) words: Words,
     pub(crate) attributes: Vec<(String, String)>,
     pub(crate) omitted_attributes: u32,
     pub(crate) output: Option<Output>,
-    pub(crate) retried: bool,
-    pub(crate) slow: bool,
     /// Of the root of a trace only.
     pub(crate) family: Family,
 }
@@ -63,47 +52,6 @@ pub(crate) struct Finish {
     pub(crate) outcome: Outcome,
     pub(crate) head: Option<Instant>,
     pub(crate) ended: Instant,
-}
-
-/// An event without its texts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Note {
-    pub(crate) at: Instant,
-    pub(crate) layer: LayerKind,
-    pub(crate) name: Option<Name>,
-    pub(crate) key: Option<Word>,
-    pub(crate) attempt: u32,
-    pub(crate) what: Noted,
-}
-
-/// A layer's name: most are short.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Name {
-    Label(Label),
-    Word(Word),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Noted {
-    Told(What<'static>),
-    Rejected(Refusal),
-}
-
-/// What is kept of a refusal.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) kind: RejectionKind,
-    pub(crate) reason: Reason,
-    pub(crate) retry_after: Option<Duration>,
-}
-
-/// What there is room for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Events.
-    pub(crate) events: usize,
-    /// Bytes of a name.
-    pub(crate) name: usize,
 }
 
 /// Several of them, boxed, for they move by pointer: in, out, and back to the pool.
@@ -133,51 +81,36 @@ pub(crate) enum Admitted {
     TooLate,
 }
 
-/// What a buffer is made with, so that a usual call makes it grow no more.
-const USUAL_EVENTS: usize = 16;
-
 // ===== impl Buffer =====
 
 impl Buffer {
-    pub(crate) fn new(head: Head, limits: Limits) -> Self {
+    pub(crate) fn new(head: Head, limits: NotesLimits) -> Self {
         Self {
             head,
             origin: Origin::Nobody,
-            limits,
+            notes: Notes::new(limits),
             end: None,
             name: None,
             operation: None,
             target: None,
             key: None,
             error: String::new(),
-            rejection: None,
-            events: Vec::with_capacity(USUAL_EVENTS),
-            omitted_events: 0,
-            attempts: 0,
-            words: Words::new(),
             attributes: Vec::new(),
             omitted_attributes: 0,
             output: None,
-            retried: false,
-            slow: false,
             family: Family::default(),
         }
     }
 
     /// Makes it as good as new, if it was [emptied](Self::empty). What it has room for stays.
     #[inline]
-    pub(crate) fn begin(&mut self, head: Head, limits: Limits) {
-        (self.head, self.limits) = (head, limits);
+    pub(crate) fn begin(&mut self, head: Head, limits: NotesLimits) {
+        self.head = head;
+        self.notes.clear(limits);
         self.end = None;
         (self.name, self.operation, self.target, self.key) = (None, None, None, None);
         self.error.clear();
-        self.rejection = None;
-        self.events.clear();
-        self.omitted_events = 0;
-        self.attempts = 0;
-        self.words.clear();
         self.omitted_attributes = 0;
-        (self.retried, self.slow) = (false, false);
         self.family.clear();
     }
 
@@ -188,68 +121,12 @@ impl Buffer {
         self.output = None;
     }
 
-    /// Notes an event.
-    #[inline]
-    pub(crate) fn note_with(
-        &mut self,
-        event: &Event<'_>,
-        teller: Option<Label>,
-        refusal: Option<Refusal>,
-    ) {
-        match event.what {
-            What::Retrying { .. } | What::Resending { .. } => self.retried = true,
-            What::Slow { .. } => self.slow = true,
-            _ => {}
-        }
-        if let Some(refusal) = &refusal {
-            self.rejection = Some(refusal.kind);
-        }
-        let attempt = event.call.attempt();
-        self.attempts = self.attempts.max(attempt);
-        let Limits { events, name: longest } = self.limits;
-        if self.events.len() >= events {
-            self.omitted_events = self.omitted_events.saturating_add(1);
-            return;
-        }
-        let name = match teller {
-            Some(label) if event.name.len() <= longest => Some(Name::Label(label)),
-            _ => self.words.keep(event.name, longest).map(Name::Word),
-        };
-        let key = event.key.and_then(|key| self.words.keep(key, longest));
-        let what = match (event.what.detach(), refusal) {
-            (Ok(what), _) => Noted::Told(what),
-            (Err(_), Some(refusal)) => Noted::Rejected(refusal),
-            // A refusal that panicked when it was asked what it is.
-            (Err(_), None) => {
-                self.omitted_events = self.omitted_events.saturating_add(1);
-                return;
-            }
-        };
-        self.events.push(Note { at: event.at, layer: event.layer, name, key, attempt, what });
-    }
-
     /// Takes over what was noted of the same call elsewhere, and leaves nothing of it there.
     #[cold]
     pub(crate) fn absorb(&mut self, other: &mut Self, limits: &TraceConfig) {
         // What was said elsewhere is a failure on the way; the call's own end is known here.
         self.end = self.end.or(other.end);
-        self.rejection = other.rejection.or(self.rejection);
-        self.attempts = self.attempts.max(other.attempts);
-        self.retried |= other.retried;
-        self.slow |= other.slow;
-        for mut note in other.events.drain(..) {
-            if self.events.len() >= self.limits.events {
-                self.omitted_events = self.omitted_events.saturating_add(1);
-                continue;
-            }
-            let mut keep = |word| self.words.keep(other.words.get(word), self.limits.name);
-            note.key = note.key.and_then(&mut keep);
-            if let Some(Name::Word(word)) = note.name {
-                note.name = keep(word).map(Name::Word);
-            }
-            self.events.push(note);
-        }
-        self.omitted_events = self.omitted_events.saturating_add(other.omitted_events);
+        self.notes.absorb(&mut other.notes);
         for (key, value) in std::mem::take(&mut other.attributes) {
             self.attribute(&key, &value, limits);
         }
@@ -294,28 +171,25 @@ impl Buffer {
         let children = self.family.children.iter().map(|child| &**child);
         for buffer in std::iter::once(self).chain(children) {
             summary.failed |= buffer.status() != Status::Success;
-            summary.retried |= buffer.retried;
-            summary.slow |= buffer.slow;
+            summary.retried |= buffer.notes.retried();
+            summary.slow |= buffer.notes.slow();
         }
         summary
     }
 
     /// A name as it was told, cut to what is kept of one.
     pub(crate) fn name(&self, name: Option<Name>) -> Option<String> {
-        Some(match name? {
-            Name::Label(label) => label.to_string(),
-            Name::Word(word) => self.words.get(word).to_owned(),
-        })
+        name.map(|name| self.notes.name(name))
     }
 
     pub(crate) fn word(&self, word: Option<Word>) -> Option<&str> {
-        word.map(|word| self.words.get(word))
+        word.map(|word| self.notes.word(word))
     }
 
     /// Whether it is worth keeping for another call: it did not grow for an unusual one.
     #[inline]
     pub(crate) fn is_usual(&self) -> bool {
-        self.events.capacity() <= 4 * USUAL_EVENTS
+        self.notes.is_usual()
             && self.attributes.capacity() <= 32
             && self.error.capacity() <= 4096
             && self.family.children.capacity() <= 512
@@ -327,8 +201,7 @@ impl Buffer {
             2 * size_of::<String>() + key.capacity() + value.capacity()
         };
         size_of::<Self>()
-            + self.events.capacity() * size_of::<Note>()
-            + self.words.bytes()
+            + self.notes.bytes()
             + self.error.capacity()
             + self.attributes.iter().map(pair).sum::<usize>()
             + self.output.as_ref().map_or(0, |output| output.text.capacity())
@@ -353,24 +226,13 @@ impl Head {
     }
 }
 
-// ===== impl Refusal =====
+// ===== impl TraceConfig =====
 
-impl Refusal {
-    pub(crate) fn of(rejection: &dyn Rejection) -> Self {
-        Self {
-            kind: rejection.kind(),
-            reason: rejection.reason(),
-            retry_after: rejection.retry_after(),
-        }
-    }
-}
-
-// ===== impl Limits =====
-
-impl From<&TraceConfig> for Limits {
+impl TraceConfig {
+    /// What there is room for in a call's notes.
     #[inline]
-    fn from(config: &TraceConfig) -> Self {
-        Self { events: config.max_events, name: config.max_name }
+    pub(crate) fn notes(&self) -> NotesLimits {
+        NotesLimits { events: self.max_events, name: self.max_name }
     }
 }
 
@@ -407,15 +269,5 @@ impl Family {
         self.children.clear();
         (self.begun, self.open, self.closed) = (0, 0, false);
         (self.omitted, self.omitted_failed) = (0, false);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_note_is_small() {
-        assert!(size_of::<Note>() <= 192, "{}", size_of::<Note>());
     }
 }

@@ -16,7 +16,6 @@ pub trait Describe<Req> {
 #[derive(Debug)]
 pub struct About<'a> {
     buffer: &'a mut Buffer,
-    longest: usize,
 }
 
 /// Says nothing of a request.
@@ -45,26 +44,26 @@ pub struct CaptureFn<F>(pub(crate) F);
 // ===== impl About =====
 
 impl<'a> About<'a> {
-    pub(crate) fn new(buffer: &'a mut Buffer, longest: usize) -> Self {
-        Self { buffer, longest }
+    pub(crate) fn new(buffer: &'a mut Buffer) -> Self {
+        Self { buffer }
     }
 
     /// What is asked for: a method, the name of a tool. In place of the name that the caller gave
     /// the operation.
     pub fn operation(&mut self, operation: &str) -> &mut Self {
-        self.buffer.operation = self.buffer.words.keep(operation, self.longest);
+        self.buffer.operation = self.buffer.notes.keep(operation);
         self
     }
 
     /// Whom it is asked: a host, a queue. No credentials: a target is stored and shown.
     pub fn target(&mut self, target: &str) -> &mut Self {
-        self.buffer.target = self.buffer.words.keep(target, self.longest);
+        self.buffer.target = self.buffer.notes.keep(target);
         self
     }
 
     /// The key it is asked under: a tenant, a user.
     pub fn key(&mut self, key: &str) -> &mut Self {
-        self.buffer.key = self.buffer.words.keep(key, self.longest);
+        self.buffer.key = self.buffer.notes.keep(key);
         self
     }
 }

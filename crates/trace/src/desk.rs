@@ -8,12 +8,10 @@
 
 use std::{any::Any, fmt, mem, sync::Arc};
 
-use portcullis_core::{
-    End, Event, Label, LayerKind, Record, Rejection, Sheet, SpanId, TraceContext, What, call,
-};
+use portcullis_core::{End, Notes, Record, Refusal, Rejection, Sheet, SpanId, TraceContext, call};
 
 use crate::{
-    buffer::{Buffer, Head, Refusal},
+    buffer::{Buffer, Head},
     layer::Shared,
     live::Live,
 };
@@ -201,16 +199,13 @@ impl Sheet for Buffer {
     }
 
     #[inline]
-    fn note(&mut self, event: &Event<'_>, teller: Option<Label>) {
-        // What our own layer tells is the record itself.
-        if event.layer == LayerKind::Trace {
-            return;
-        }
-        let refusal = match event.what {
-            What::Rejected { rejection } => self.origin.refusal(rejection),
-            _ => None,
-        };
-        self.note_with(event, teller, refusal);
+    fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    #[cold]
+    fn refusal(&self, rejection: &dyn Rejection) -> Option<Refusal> {
+        self.origin.refusal(rejection)
     }
 
     fn share(&mut self) -> Arc<dyn Record> {

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Counts, Kept, Sampler, TraceConfig, TraceStore,
-    buffer::{Buffer, Head, Limits},
+    buffer::{Buffer, Head},
     pool::Pool,
     room::{Load, Room},
     sync::{ArrayQueue, Bell, Thread},
@@ -144,7 +144,7 @@ impl Hub {
     /// A buffer as good as new.
     #[inline]
     pub(crate) fn buffer(&self, head: Head) -> Box<Buffer> {
-        self.pool.take(head, Limits::from(&self.config))
+        self.pool.take(head, self.config.notes())
     }
 
     /// Takes a trace that is over: it is kept or not, and neither waits.

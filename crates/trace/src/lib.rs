@@ -63,7 +63,6 @@ mod store;
 mod sync;
 mod text;
 mod waterfall;
-mod words;
 mod writer;
 
 pub use self::{

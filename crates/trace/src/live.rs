@@ -10,13 +10,13 @@ use std::{
 };
 
 use portcullis_core::{
-    Call, Elapsed, End, Error, Event, How, LayerKind, Observer, Outcome, Record, RemoteTrace,
-    Settle, Ticket, TraceContext, What, sync::Mutex,
+    Call, Elapsed, End, Error, Event, How, LayerKind, Name, Notes, Observer, Outcome, Record,
+    Refusal, RemoteTrace, Settle, Ticket, TraceContext, What, sync::Mutex,
 };
 
 use crate::{
     TraceConfig,
-    buffer::{Admitted, Buffer, Family, Finish, Head, Limits, Name, Refusal},
+    buffer::{Admitted, Buffer, Family, Finish, Head},
     describe::About,
     desk::{self, Alone, Origin, Writing},
     hub::Hub,
@@ -102,20 +102,19 @@ impl Live {
             return (outer.with_record(live.clone()), Writing::omitted(live));
         }
         let mut buffer = hub.buffer(head);
-        let limits = &hub.config;
         buffer.name = match shared.label {
             Some(label) => Some(Name::Label(label)),
-            None => buffer.words.keep(&shared.name, limits.max_name).map(Name::Word),
+            None => buffer.notes.keep(&shared.name).map(Name::Word),
         };
         if let Some(overrides) = outer.orders() {
             if let Some(name) = &overrides.name {
-                buffer.operation = buffer.words.keep(name, limits.max_name);
+                buffer.operation = buffer.notes.keep(name);
             }
             if let Some(key) = &overrides.key {
-                buffer.key = buffer.words.keep(key, limits.max_name);
+                buffer.key = buffer.notes.keep(key);
             }
         }
-        let about = &mut About::new(&mut buffer, limits.max_name);
+        let about = &mut About::new(&mut buffer);
         if hub.guarded(|| describe(about)).is_none() {
             // What it had said by then may be half of something.
             (buffer.operation, buffer.target, buffer.key) = (None, None, None);
@@ -166,10 +165,9 @@ impl Live {
         let slot = if place.omitted_from.is_none() {
             let mut buffer = match hub {
                 Some(hub) => hub.buffer(head),
-                None => Box::new(Buffer::new(head, Limits::from(&TraceConfig::default()))),
+                None => Box::new(Buffer::new(head, TraceConfig::default().notes())),
             };
-            let longest = hub.map_or(128, |hub| hub.config.max_name);
-            buffer.name = buffer.words.keep(&name, longest).map(Name::Word);
+            buffer.name = buffer.notes.keep(&name).map(Name::Word);
             // So that its calls, a usual number of them, make it grow no more.
             if place.is_root() {
                 family = mem::take(&mut buffer.family);
@@ -283,11 +281,7 @@ impl Live {
         if let Owner::Layer(shared) = &self.owner
             && let Some(voice) = &shared.voice
         {
-            voice.tell(end.call, end.ended, || What::Settled {
-                outcome: end.outcome,
-                head_after: end.head_after(),
-                elapsed: end.elapsed(),
-            });
+            voice.tell_of_end(None, end.outcome, end);
         }
     }
 
@@ -346,9 +340,9 @@ impl Live {
 
     /// Does to the texts of a scope what its recorder asks for, which is known only now.
     pub(crate) fn adopted(&self) {
-        let limits = Limits::from(&*self.limits());
+        let limits = self.limits().notes();
         let texts = self.with(|buffer| {
-            buffer.limits = limits;
+            buffer.notes.set_limits(limits);
             let attributes = mem::take(&mut buffer.attributes);
             (attributes, buffer.output.take(), mem::take(&mut buffer.error))
         });
@@ -377,7 +371,7 @@ impl Live {
         match &mut *self.record.lock() {
             Slot::Here(buffer) => Some(f(buffer)),
             Slot::Out(aside) => {
-                let limits = Limits::from(&*self.limits());
+                let limits = self.limits().notes();
                 Some(f(aside.get_or_insert_with(|| Box::new(Buffer::new(self.head, limits)))))
             }
             Slot::Gone => None,
@@ -449,6 +443,11 @@ impl Record for Live {
     fn state(&self) -> Option<Arc<str>> {
         self.state.clone()
     }
+
+    fn write(&self, write: &mut dyn FnMut(&mut Notes)) -> bool {
+        self.with(|buffer| write(&mut buffer.notes));
+        true
+    }
 }
 
 impl Observer for Live {
@@ -463,7 +462,7 @@ impl Observer for Live {
             What::Rejected { rejection } => self.guarded(|| Refusal::of(rejection)),
             _ => None,
         };
-        self.with(|buffer| buffer.note_with(event, None, refusal));
+        self.with(|buffer| buffer.notes.note(event, refusal));
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
+use portcullis_core::NotesLimits;
+
 use crate::{
-    buffer::{Buffer, Buffers, Head, Limits},
+    buffer::{Buffer, Buffers, Head},
     sync::{ArrayQueue, local},
 };
 
@@ -32,7 +34,7 @@ impl Pool {
 
     /// A buffer as good as new.
     #[inline]
-    pub(crate) fn take(&self, head: Head, limits: Limits) -> Box<Buffer> {
+    pub(crate) fn take(&self, head: Head, limits: NotesLimits) -> Box<Buffer> {
         // While a thread ends its locals are gone.
         let at_hand = AT_HAND.try_with(|all| all.borrow_mut().pop()).ok().flatten();
         match at_hand.or_else(|| self.shared.pop()) {
@@ -98,7 +100,7 @@ mod tests {
     fn what_is_to_be_used_again_is_small_whatever_it_held() {
         let mut config = TraceConfig::default();
         (config.max_text, config.max_calls) = (100_000, 10_000);
-        let (pool, limits) = (Pool::new(), Limits::from(&config));
+        let (pool, limits) = (Pool::new(), config.notes());
         let head = || Head::new(Kind::Call, &Place::begin(|_| true), clock::now());
         let text = "x".repeat(config.max_text);
         let filled = || {
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_a_few_for_itself_and_leaves_the_rest_to_others() {
-        let (pool, limits) = (Pool::new(), Limits::from(&TraceConfig::default()));
+        let (pool, limits) = (Pool::new(), TraceConfig::default().notes());
         let head = Head::new(Kind::Call, &Place::begin(|_| true), clock::now());
         for _ in 0..AT_HAND_MOST + 3 {
             pool.give_back(Box::new(Buffer::new(head, limits)));

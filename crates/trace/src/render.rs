@@ -7,12 +7,13 @@ use std::{
 };
 
 use portcullis_core::{
-    Answer, Course, FaultKind, LayerKind, Outcome, RejectionKind, Replay, SpanId, What,
+    Answer, Course, FaultKind, LayerKind, Note, Noted, Outcome, Refusal, RejectionKind, Replay,
+    SpanId, What,
 };
 
 use crate::{
     Sampler, TraceConfig,
-    buffer::{Buffer, Finish, Note, Noted, Refusal},
+    buffer::{Buffer, Finish},
     hub::Finished,
     record::{Attempt, Call, Event, Kind, Omitted, Status, Trace},
     text::truncate,
@@ -54,7 +55,7 @@ pub(crate) fn trace(
         calls,
         omitted: Omitted {
             calls: root.family.omitted,
-            events: if is_scope { root.omitted_events } else { 0 },
+            events: if is_scope { root.notes.omitted() } else { 0 },
             attributes: if is_scope { root.omitted_attributes } else { 0 },
         },
     }
@@ -79,17 +80,17 @@ fn call(buffer: &Buffer, start: Instant, config: &TraceConfig) -> Call {
         duration: since(buffer.head.started, end.ended),
         head_after: end.head.map(|head| since(buffer.head.started, head)),
         status: Status::of(&end.outcome),
-        error_kind: error_kind(&end.outcome, buffer.rejection),
+        error_kind: error_kind(&end.outcome, buffer.notes.rejection()),
         error: error(buffer, config),
         attributes: buffer.attributes.clone(),
         omitted_attempts: match buffer.head.kind {
-            Kind::Call => buffer.attempts.saturating_sub(attempts.len() as u32),
+            Kind::Call => buffer.notes.attempts().saturating_sub(attempts.len() as u32),
             Kind::Scope => 0,
         },
         attempts,
         events: events(buffer, start),
         output: buffer.output.clone(),
-        omitted_events: buffer.omitted_events,
+        omitted_events: buffer.notes.omitted(),
         omitted_attributes: buffer.omitted_attributes,
     }
 }
@@ -114,10 +115,10 @@ struct Seen {
 /// became of the last one is known from a layer inside, or else from the call.
 fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
     let mut seen = BTreeMap::<u32, Seen>::new();
-    for note in buffer.events.iter().filter(|note| note.attempt > 0) {
+    for note in buffer.notes.as_slice().iter().filter(|note| note.attempt > 0) {
         let attempt = seen.entry(note.attempt).or_default();
         attempt.started.get_or_insert(note.at);
-        match note.what {
+        match note.what() {
             // Giving up may come twice: after the attempt, and when the wait leads nowhere.
             Noted::Told(What::Retrying { outcome, .. } | What::GaveUp { outcome, .. })
                 if attempt.judged.is_none() =>
@@ -141,7 +142,7 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
                 }
             }
             Noted::Told(What::Answered { answer, .. }) => attempt.answer = Some(answer),
-            Noted::Rejected(_) if attempt.settled.is_none() => {
+            Noted::Refused(_) if attempt.settled.is_none() => {
                 attempt.settled = Some(Outcome::failure(FaultKind::Rejected, Replay::Safe));
                 attempt.ended = Some(note.at);
             }
@@ -153,11 +154,12 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
         // Nobody retries: the call is its one attempt, and has the call's own span on the wire.
         // It began when it had its turn.
         let waits = buffer
-            .events
+            .notes
+            .as_slice()
             .iter()
-            .filter(|note| matches!(note.what, Noted::Told(What::Waited { .. })));
+            .filter(|note| matches!(note.what(), Noted::Told(What::Waited { .. })));
         let started = waits.map(|note| note.at).max().unwrap_or(buffer.head.started);
-        let answer = buffer.events.iter().rev().find_map(|note| match note.what {
+        let answer = buffer.notes.as_slice().iter().rev().find_map(|note| match note.what() {
             Noted::Told(What::Answered { answer, .. }) => Some(answer),
             _ => None,
         });
@@ -169,7 +171,7 @@ fn attempts(buffer: &Buffer, start: Instant, end: &Finish) -> Vec<Attempt> {
         // Only of the last one is the call's end its own. One of which there was no room to keep how it
         // ended is left out, and counted.
         .filter(|&(&number, seen)| {
-            number == buffer.attempts || seen.judged.or(seen.settled).is_some()
+            number == buffer.notes.attempts() || seen.judged.or(seen.settled).is_some()
         })
         .map(|(&number, seen)| {
             let span = buffer.head.context.span_id.of_attempt(number);
@@ -199,16 +201,16 @@ fn attempt(number: u32, span: SpanId, seen: &Seen, start: Instant, end: &Finish)
 }
 
 fn events(buffer: &Buffer, start: Instant) -> Vec<Event> {
-    let mut notes: Vec<&Note> = buffer.events.iter().collect();
+    let mut notes: Vec<&Note> = buffer.notes.as_slice().iter().collect();
     // Told in this order, but for what two threads told at once.
     notes.sort_by_key(|note| note.at);
     notes.into_iter().map(|note| event(note, buffer, start)).collect()
 }
 
 fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
-    let (what, why) = match note.what {
+    let (what, why) = match note.what() {
         Noted::Told(what) => (what.as_str(), what.to_string()),
-        Noted::Rejected(Refusal { kind, reason, retry_after }) => {
+        Noted::Refused(Refusal { kind, reason, retry_after }) => {
             let mut why = format!("rejected ({}): {reason}", kind.as_str());
             if let Some(after) = retry_after {
                 why.push_str(&format!("; worth another try in {after:.1?}"));
@@ -230,7 +232,7 @@ fn event(note: &Note, buffer: &Buffer, start: Instant) -> Event {
 
 /// How long the wait is that an event begins or ends.
 fn wait(note: &Note) -> Option<Duration> {
-    match note.what {
+    match note.what() {
         Noted::Told(
             What::Retrying { delay: wait, .. }
             | What::Resending { delay: wait, .. }

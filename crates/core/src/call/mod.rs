@@ -15,6 +15,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+pub(crate) use self::sheet::{put_back, take};
 pub use self::{
     operation::Operation,
     overrides::{Overrides, With, with},
@@ -22,7 +23,7 @@ pub use self::{
     sheet::{lay, write},
     timer::LeftTimer,
 };
-use crate::{Event, Label, Observer, Record, RemoteTrace, SpanId, TraceContext};
+use crate::{Event, Observer, Record, RemoteTrace, SpanId, TraceContext, notes::Teller};
 
 /// What the layers a call passes through share: its deadline, the number of its attempt, the
 /// caller's overrides, and who listens.
@@ -194,9 +195,20 @@ impl Call {
         }
     }
 
-    /// Tells who keeps the record.
+    /// Whether its record lies at hand, to be noted on.
     #[inline]
-    pub(crate) fn note(&self, event: &Event<'_>, teller: Option<Label>) {
+    pub(crate) fn lies(&self) -> bool {
+        sheet::lies(self.company.span)
+    }
+
+    /// Who keeps its record, if it was taken along.
+    #[inline]
+    pub(crate) fn held_record(&self) -> Option<&Arc<dyn Record>> {
+        self.company.record.as_ref()
+    }
+
+    /// Tells who keeps the record.
+    pub(crate) fn note(&self, event: &Event<'_>, teller: Teller<'_>) {
         if let Some(span) = self.company.span
             && !sheet::note(span, event, teller)
             && let Some(record) = self.company.record()

@@ -4,12 +4,9 @@
 //! future is polled. So whoever polls it lays its record on the thread's desk, and what is told is
 //! written there: without a lock, and without a count of references in each layer.
 
-use std::{
-    cell::{Cell, RefCell},
-    sync::Arc,
-};
+use std::{cell::Cell, sync::Arc};
 
-use crate::{Event, Label, Record, Sheet, SpanId, What, sync::local};
+use crate::{Event, Record, Rejection, Sheet, SpanId, What, notes::Teller, sync::local};
 
 local! {
     /// The span whose sheet lies on the desk.
@@ -18,7 +15,7 @@ local! {
 
 local! {
     // Taken out while the user's code runs, so that nothing can find it in use.
-    static DESK: RefCell<Option<Box<dyn Sheet>>> = RefCell::new(None);
+    static DESK: Cell<Option<Box<dyn Sheet>>> = Cell::new(None);
 }
 
 /// For layers that keep records: runs a part of the call of this span with its sheet on the desk of this
@@ -72,7 +69,22 @@ impl Drop for Turn<'_> {
 /// Exchanges what lies on the desk, if there is one.
 #[inline]
 fn swap(sheet: &mut Option<Box<dyn Sheet>>) -> bool {
-    DESK.try_with(|desk| std::mem::swap(&mut *desk.borrow_mut(), sheet)).is_ok()
+    DESK.try_with(|desk| *sheet = desk.replace(sheet.take())).is_ok()
+}
+
+/// What lies on the desk, to be [put back](put_back). There is nothing while a refusal is asked what it
+/// is; what is told meanwhile is lost.
+#[inline(always)]
+pub(crate) fn take() -> Option<Box<dyn Sheet>> {
+    DESK.try_with(Cell::take).ok().flatten()
+}
+
+/// Lays down what was [taken](take).
+#[inline(always)]
+pub(crate) fn put_back(sheet: Box<dyn Sheet>) {
+    // Nothing lies there, and the desk was there a moment ago.
+    let mut sheet = Some(sheet);
+    swap(&mut sheet);
 }
 
 /// Whether the sheet of this span lies on the desk.
@@ -86,7 +98,10 @@ pub(super) fn with<R>(span: SpanId, f: impl FnOnce(&mut dyn Sheet) -> R) -> Opti
     if !lies(Some(span)) {
         return None;
     }
-    DESK.try_with(|desk| desk.borrow_mut().as_mut().map(|sheet| f(&mut **sheet))).ok().flatten()
+    let mut sheet = take()?;
+    let result = f(&mut *sheet);
+    put_back(sheet);
+    Some(result)
 }
 
 /// Who keeps the record that lies on the desk, for whoever takes it elsewhere.
@@ -95,20 +110,19 @@ pub(super) fn share(span: SpanId) -> Option<Arc<dyn Record>> {
 }
 
 /// Notes an event on the sheet of this span; `false` if it is not at hand.
-#[inline]
-pub(super) fn note(span: SpanId, event: &Event<'_>, teller: Option<Label>) -> bool {
+pub(super) fn note(span: SpanId, event: &Event<'_>, teller: Teller<'_>) -> bool {
     if !lies(Some(span)) {
         return false;
     }
-    if let What::Rejected { .. } = event.what {
-        return note_a_refusal(event, teller);
+    if let What::Rejected { rejection } = event.what {
+        return note_a_refusal(event, teller, rejection);
     }
-    with(span, |sheet| sheet.note(event, teller)).is_some()
+    with(span, |sheet| sheet.notes().event(teller, event, None)).is_some()
 }
 
 /// A refusal may be of the user's own making, and is asked what it is.
 #[cold]
-fn note_a_refusal(event: &Event<'_>, teller: Option<Label>) -> bool {
+fn note_a_refusal(event: &Event<'_>, teller: Teller<'_>, rejection: &dyn Rejection) -> bool {
     /// Puts the sheet back, also after a panic.
     struct Taken(Option<Box<dyn Sheet>>);
 
@@ -120,21 +134,32 @@ fn note_a_refusal(event: &Event<'_>, teller: Option<Label>) -> bool {
 
     let mut taken = Taken(None);
     swap(&mut taken.0);
-    taken.0.as_mut().map(|sheet| sheet.note(event, teller)).is_some()
+    let Some(sheet) = taken.0.as_mut() else { return false };
+    let refusal = sheet.refusal(rejection);
+    sheet.notes().event(teller, event, refusal);
+    true
 }
 
 #[cfg(all(test, not(portcullis_loom)))]
 mod tests {
     use super::*;
     use crate::{
-        Call, LayerKind, Observer, RemoteTrace, TraceContext, TraceId, Voice, clock, sync::Mutex,
+        Call, LayerKind, Note, Noted, Notes, NotesLimits, Observer, Refusal, RemoteTrace,
+        TraceContext, TraceId, Voice, clock, sync::Mutex,
     };
 
-    /// Notes which attempts it was told of, and who wrote of them.
+    /// Which attempts were told of, and where that was written: on the sheet, once that was taken back, or
+    /// to who holds the record.
     #[derive(Default)]
     struct Written(Mutex<Vec<(&'static str, u32)>>);
 
     struct Of(Arc<Written>, TraceContext);
+
+    struct Laid {
+        of: Of,
+        notes: Notes,
+        asks: bool,
+    }
 
     fn context(span: u64) -> TraceContext {
         let (trace_id, span_id) = (TraceId::new(1).unwrap(), SpanId::new(span).unwrap());
@@ -148,21 +173,43 @@ mod tests {
         }
     }
 
-    impl Sheet for Of {
+    impl Laid {
+        fn new(written: &Arc<Written>, span: u64) -> Self {
+            let notes = Notes::new(NotesLimits { events: 16, name: 32 });
+            Self { of: Of(written.clone(), context(span)), notes, asks: false }
+        }
+    }
+
+    impl Drop for Laid {
+        fn drop(&mut self) {
+            let attempt = |note: &Note| match note.what() {
+                Noted::Told(What::Attempting { attempt }) => attempt,
+                _ => 0,
+            };
+            let notes = self.notes.as_slice().iter();
+            self.of.0.0.lock().extend(notes.map(|note| ("sheet", attempt(note))));
+        }
+    }
+
+    impl Sheet for Laid {
         fn context(&self) -> TraceContext {
-            self.1
+            self.of.1
         }
 
         fn state(&self) -> Option<Arc<str>> {
             None
         }
 
-        fn note(&mut self, event: &Event<'_>, _: Option<Label>) {
-            self.0.0.lock().push(("sheet", attempt(event)));
+        fn notes(&mut self) -> &mut Notes {
+            &mut self.notes
+        }
+
+        fn refusal(&self, rejection: &dyn Rejection) -> Option<Refusal> {
+            self.asks.then(|| Refusal::of(rejection))
         }
 
         fn share(&mut self) -> Arc<dyn Record> {
-            Arc::new(Self(self.0.clone(), self.1))
+            Arc::new(Of(self.of.0.clone(), self.of.1))
         }
     }
 
@@ -186,7 +233,7 @@ mod tests {
     /// Runs `f` as a layer does that keeps the record of this span.
     fn record<R>(written: &Arc<Written>, span: u64, f: impl FnOnce() -> R) -> R {
         let context = context(span);
-        let mut sheet: Option<Box<dyn Sheet>> = Some(Box::new(Of(written.clone(), context)));
+        let mut sheet: Option<Box<dyn Sheet>> = Some(Box::new(Laid::new(written, span)));
         let done = lay(context.span_id, &mut sheet, || {
             let mut made = None;
             let call = Call::new().with_sheet(context.span_id);
@@ -313,44 +360,23 @@ mod tests {
             }
         }
 
-        struct Asking(Of);
-
-        impl Sheet for Asking {
-            fn context(&self) -> TraceContext {
-                self.0.1
-            }
-
-            fn state(&self) -> Option<Arc<str>> {
-                None
-            }
-
-            fn note(&mut self, event: &Event<'_>, teller: Option<Label>) {
-                if let What::Rejected { rejection } = event.what {
-                    let _ = rejection.reason();
-                }
-                self.0.note(event, teller);
-            }
-
-            fn share(&mut self) -> Arc<dyn Record> {
-                self.0.share()
-            }
-        }
-
         let (outer, written) = (Arc::<Written>::default(), Arc::<Written>::default());
         let around = Call::new().with_record(Arc::new(Of(outer.clone(), context(6))));
         let context = context(7);
-        let asking = Asking(Of(written.clone(), context));
+        let mut asking = Laid::new(&written, 7);
+        asking.asks = true;
         let mut sheet: Option<Box<dyn Sheet>> = Some(Box::new(asking));
         drop(around.enter(clock::now(), || {
             lay(context.span_id, &mut sheet, || {
                 drop(Call::new().with_sheet(context.span_id).enter(clock::now(), || {
                     let call = Call::here();
                     let voice = Voice::new(LayerKind::RateLimit, "limit");
-                    voice.tell(&call, clock::now(), || What::Rejected { rejection: &Asks });
+                    voice.tell_of_refusal(None, &call, clock::now(), &Asks);
                     tell(&call, 1);
                 }));
             });
         }));
+        drop(sheet);
         assert_eq!(*written.0.lock(), [("sheet", 0), ("sheet", 1)]);
         assert_eq!(*outer.0.lock(), [], "it is not told to who keeps another record");
     }

@@ -1,17 +1,15 @@
 //! Names and keys, each held once.
 
-use crate::text::clip;
-
 /// Names and keys, each held once, in one string that is used again.
 #[derive(Debug)]
-pub(crate) struct Words {
+pub(super) struct Words {
     text: String,
     ends: Vec<u32>,
 }
 
-/// One of the [`Words`].
+/// A name or key that is held by [`Notes`](super::Notes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(u16);
+pub struct Word(u16);
 
 /// Bytes of names and keys that one call may bring.
 const MOST_TEXT: usize = 4096;
@@ -22,19 +20,19 @@ const USUAL_WORDS: usize = 16;
 // ===== impl Words =====
 
 impl Words {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { text: String::with_capacity(USUAL_TEXT), ends: Vec::with_capacity(USUAL_WORDS) }
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.text.clear();
         self.ends.clear();
     }
 
     /// Keeps the first `max` bytes of a word; `None` if there is no room for more words.
     #[inline]
-    pub(crate) fn keep(&mut self, word: &str, max: usize) -> Option<Word> {
-        let word = if word.len() <= max { word } else { clip(word, max) };
+    pub(super) fn keep(&mut self, word: &str, max: usize) -> Option<Word> {
+        let word = clip(word, max);
         let mut start = 0;
         for (index, &end) in self.ends.iter().enumerate() {
             // Few are there, and most of what comes came before.
@@ -56,7 +54,7 @@ impl Words {
         Some(Word(index))
     }
 
-    pub(crate) fn get(&self, word: Word) -> &str {
+    pub(super) fn get(&self, word: Word) -> &str {
         let index = usize::from(word.0);
         let end = self.ends.get(index).map_or(0, |&end| end as usize);
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
@@ -64,9 +62,19 @@ impl Words {
     }
 
     /// Bytes on the heap.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.text.capacity() + self.ends.capacity() * size_of::<u32>()
     }
+}
+
+/// The first bytes of `text`, at most `max`, that are whole characters.
+#[inline]
+fn clip(text: &str, max: usize) -> &str {
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]
