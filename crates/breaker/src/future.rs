@@ -61,10 +61,11 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Called { future, pending, classifier } => {
-                let Poll::Ready(result) = call::poll(|| future.poll(cx)) else {
-                    return Poll::Pending;
+                let result = match call::poll(|| future.poll(cx)) {
+                    Poll::Ready(Ok(response)) => Ok(response),
+                    Poll::Ready(Err(error)) => Err(Error::inner(error)),
+                    Poll::Pending => return Poll::Pending,
                 };
-                let result = result.map_err(Error::inner);
                 let now = pending.call().ended();
                 // An error is no head.
                 let head = result.is_ok().then_some(now);

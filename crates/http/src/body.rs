@@ -153,6 +153,7 @@ impl Judge {
 
 impl<B: http_body::Body> Body<B> {
     /// A body whose end `done` is to learn, as `judge` has it.
+    #[inline]
     pub(crate) fn watched(inner: B, judge: Judge, done: Completion) -> Self {
         // Nobody polls a body that is known to be empty.
         let watching = if inner.is_end_stream() {

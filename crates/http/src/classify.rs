@@ -139,6 +139,7 @@ where
         }
     }
 
+    #[inline]
     fn classify(
         &self,
         result: Result<Response<B>, Error>,

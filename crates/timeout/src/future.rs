@@ -124,13 +124,10 @@ where
                 TIMER.with(LeftTimer::forget);
                 // The response goes before the timer: what is there is not taken away.
                 if let Poll::Ready(result) = inner.as_mut().poll(cx) {
-                    return Poll::Ready(match (result, &*this.teller) {
-                        (Ok(response), Teller::Nobody { .. }) => {
-                            this.classify.hand_up(Ok(response))
-                        }
-                        (result, _) => {
-                            finish(result, inner.call(), kept, this.classify, this.teller)
-                        }
+                    let (call, classify, teller) = (inner.call(), this.classify, this.teller);
+                    return Poll::Ready(match result {
+                        Ok(response) => answered(response, call, kept, classify, teller),
+                        Err(error) => failed(Error::inner(error), call, kept, classify, teller),
                     });
                 }
                 let plan = kept.plan(inner.call());
@@ -177,45 +174,57 @@ impl<F, C> fmt::Debug for ResponseFuture<F, C> {
 }
 
 /// Hands up what the inner service answered, with whatever limits are left for its body.
-fn finish<Res, E, C>(
-    result: Result<Res, E>,
+#[inline]
+fn answered<Res, C>(
+    response: Res,
     call: &Call,
     kept: &Kept,
     classify: &C,
     teller: &mut Teller,
 ) -> Result<C::Response, Error>
 where
-    E: Into<BoxError>,
+    C: Classify<Res>,
+{
+    if let Teller::Nobody { .. } = teller {
+        return classify.hand_up(Ok(response));
+    }
+    let Teller::Of(shared) = mem::replace(teller, Teller::Over) else {
+        return classify.hand_up(Ok(response));
+    };
+    let plan = &kept.plan(call);
+    let timed = shared.is_heard(call) || shared.policy.counts_from_head(plan);
+    let head = if timed { call.ended() } else { plan.called };
+    shared.tell_if_slow(plan.operation, call, plan.started, head);
+    if classify.ends_at_head() {
+        shared.settle_at(plan, call, head, || classify.at_head(Ok(&response)).outcome());
+        return classify.hand_up(Ok(response));
+    }
+    let watch = shared.policy.watch(plan, head);
+    let done = shared.completion(plan, call.clone()).with_head(head).with_watch(watch);
+    classify.classify(Ok(response), done)
+}
+
+/// Hands up the inner service's error, unless that only says that the limit ran out.
+#[cold]
+fn failed<Res, C>(
+    error: Error,
+    call: &Call,
+    kept: &Kept,
+    classify: &C,
+    teller: &mut Teller,
+) -> Result<C::Response, Error>
+where
     C: Classify<Res>,
 {
     let plan = &kept.plan(call);
-    match (result, mem::replace(teller, Teller::Over)) {
-        (Ok(response), Teller::Of(shared)) => {
-            let timed = shared.is_heard(call) || shared.policy.counts_from_head(plan);
-            let head = if timed { call.ended() } else { plan.called };
-            shared.tell_if_slow(plan.operation, call, plan.started, head);
-            if classify.ends_at_head() {
-                shared.settle_at(plan, call, head, || classify.at_head(Ok(&response)).outcome());
-                return classify.hand_up(Ok(response));
-            }
-            let watch = shared.policy.watch(plan, head);
-            let done = shared.completion(plan, call.clone()).with_head(head).with_watch(watch);
-            classify.classify(Ok(response), done)
+    let ours = |whole: &Until| whole.is_kept_by(&error) || classify.stands_for_deadline(&error);
+    let kept = |whole: &Until| ours(whole) && whole.at <= call.ended();
+    match (plan.whole().filter(kept), mem::replace(teller, Teller::Over)) {
+        (Some(whole), teller) => Err(teller.elapsed(plan, call.clone(), whole)),
+        (None, Teller::Of(shared)) => {
+            classify.classify(Err(error), shared.completion(plan, call.clone()))
         }
-        (Ok(response), _) => classify.hand_up(Ok(response)),
-        (Err(error), teller) => {
-            let error = Error::inner(error);
-            let ours =
-                |whole: &Until| whole.is_kept_by(&error) || classify.stands_for_deadline(&error);
-            let kept = |whole: &Until| ours(whole) && whole.at <= call.ended();
-            match (plan.whole().filter(kept), teller) {
-                (Some(whole), teller) => Err(teller.elapsed(plan, call.clone(), whole)),
-                (None, Teller::Of(shared)) => {
-                    classify.classify(Err(error), shared.completion(plan, call.clone()))
-                }
-                (None, _) => classify.hand_up(Err(error)),
-            }
-        }
+        (None, _) => classify.hand_up(Err(error)),
     }
 }
 

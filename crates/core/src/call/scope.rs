@@ -8,7 +8,7 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -339,10 +339,13 @@ impl<F: Future> Future for Scoped<F> {
         let mut this = self.project();
         within(this.call, false, None, || {
             let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
-            let output = ready!(poll(|| future.poll(cx)));
-            // Dropped while the scope is entered anyway; so what it held is free by now.
-            this.future.set(None);
-            Poll::Ready(output)
+            // Handed up as it is: taken apart and put together, an output is moved each time.
+            let polled = poll(|| future.poll(cx));
+            if polled.is_ready() {
+                // Dropped while the scope is entered anyway; so what it held is free by now.
+                this.future.set(None);
+            }
+            polled
         })
     }
 }
