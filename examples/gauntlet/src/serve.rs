@@ -7,12 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, http::header::CONTENT_TYPE, routing::get};
-use portcullis::{
-    admin::Admin,
-    otel::{TEXT, Telemetry},
-    sqlite::SqliteStore,
-};
+use portcullis::{admin::Admin, otel::Telemetry, sqlite::SqliteStore};
 use portcullis_core::{BoxError, Invalid, clock};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -63,7 +58,7 @@ pub(crate) async fn serve(args: &Args, addr: SocketAddr) -> Result<Summary, BoxE
     let track = Track::new(args, store, Some(&shown))?;
     let stop = interrupted()?;
     announce(listener.local_addr()?, &token, &file);
-    let server = axum::serve(listener, shown.router());
+    let server = axum::serve(listener, shown.admin.router());
     let server = tokio::spawn(server.into_future());
 
     let errands = errands::run(&shown, track.handle(), args.seed, stop.clone())?;
@@ -160,15 +155,6 @@ impl Shown {
             .prometheus(move || text.prometheus())
             .build()?;
         Ok(Self { telemetry, admin })
-    }
-
-    fn router(&self) -> Router {
-        let telemetry = self.telemetry.clone();
-        let metrics = async move || {
-            let text = telemetry.prometheus().unwrap_or_default();
-            ([(CONTENT_TYPE, TEXT)], text)
-        };
-        Router::new().route("/metrics", get(metrics)).fallback_service(self.admin.router())
     }
 }
 

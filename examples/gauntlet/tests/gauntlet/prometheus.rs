@@ -219,7 +219,7 @@ async fn a_gauntlet_fills_every_panel() {
     }
 
     let targets = prometheus.get("/api/v1/label/portcullis_target/values", &[]);
-    assert_eq!(targets["data"], serde_json::json!(["render", "upstream"]));
+    assert_eq!(targets["data"], serde_json::json!(["convert", "render", "upstream"]));
     let all = prometheus.get("/api/v1/rules", &[]);
     let groups = all["data"]["groups"].as_array().unwrap().iter();
     let all: Vec<_> = groups.flat_map(|group| group["rules"].as_array().unwrap()).collect();

@@ -1,14 +1,14 @@
 //! A gauntlet that serves, and what is asked of it.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Lines, Read},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body, BodyReader, http::Response};
 
 /// What changes something has to show this.
 pub(crate) const TOKEN: &str = "a-token-for-this-test";
@@ -25,6 +25,14 @@ pub(crate) struct Served {
     agent: Agent,
     _folder: TempDir,
 }
+
+/// What it tells as it happens.
+pub(crate) struct Events(Lines<BufReader<BodyReader<'static>>>);
+
+/// One of them: its kind and its data.
+pub(crate) type Told = (String, Value);
+
+// ===== impl Served =====
 
 impl Served {
     /// Starts one with laps of so many seconds, and waits until it says where it is.
@@ -70,6 +78,25 @@ impl Served {
         serde_json::from_str(&self.text(path)).unwrap()
     }
 
+    /// Asks for a change, with this token if any; the status, and what came back.
+    pub(crate) fn post(&self, path: &str, token: Option<&str>) -> (u16, Value) {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        let request = match token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let mut response = request.send_empty().unwrap();
+        let text = response.body_mut().read_to_string().unwrap();
+        (response.status().as_u16(), serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    /// Listens to what happens from now on.
+    pub(crate) fn events(&self) -> Events {
+        let response = self.get("api/events");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events(BufReader::new(response.into_body().into_reader()).lines())
+    }
+
     /// Asks it to end, as the system would; how it ended, and the summary.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Value) {
         let id = self.child.id().to_string();
@@ -80,6 +107,24 @@ impl Served {
         let status = self.child.wait().unwrap();
         let summary = serde_json::from_str(rest.lines().last().unwrap_or_default());
         (status, summary.unwrap_or_else(|error| panic!("{error}: {rest}")))
+    }
+}
+
+// ===== impl Events =====
+
+impl Iterator for Events {
+    type Item = Told;
+
+    fn next(&mut self) -> Option<Told> {
+        let mut kind = String::new();
+        loop {
+            let line = self.0.next()?.unwrap();
+            if let Some(name) = line.strip_prefix("event:") {
+                kind = name.trim().to_owned();
+            } else if let Some(data) = line.strip_prefix("data:") {
+                return Some((kind, serde_json::from_str(data).unwrap()));
+            }
+        }
     }
 }
 
