@@ -16,7 +16,7 @@ use std::{env, ffi::OsString, process::ExitCode};
 
 use lexopt::Arg;
 
-use self::runner::{Outcome, Runner, ci};
+use self::runner::{Outcome, Runner, cargo, ci, status};
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
@@ -33,6 +33,7 @@ commands:
   api    what each library offers, held against its api.txt; part of lint
          --record: writes it down there
   compare  time, allocations and memory beside those of peers, in a minute; --help lists its options
+  screenshots  the pictures of the page in docs/images; takes chromium and chromedriver
 
 With CI=true, what cannot be run is a failure, but for tests that need a program of the system
 which cannot be installed; and a missing cargo-deny is installed into target/tools.";
@@ -51,6 +52,7 @@ enum Command {
     },
     /// With what it reads itself.
     Compare(Vec<OsString>),
+    Screenshots,
     Help,
 }
 
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Ok(Command::Counts { record }) => alone("instructions per call", || counts::run(record)),
         Ok(Command::Api { record }) => alone("the public API of each library", || api::run(record)),
         Ok(Command::Compare(args)) => compare::run(&args),
+        Ok(Command::Screenshots) => alone("pictures of the page", screenshots),
         Ok(Command::Help) => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -70,6 +73,11 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn screenshots() -> Outcome {
+    let program = ["run", "--quiet", "--package", "browser", "--bin", "screenshots", "--"];
+    status(cargo(program).arg("docs/images"))
 }
 
 /// Runs a command of one step.
@@ -102,6 +110,9 @@ fn parse(
             }
             Arg::Value(word) if command.is_none() && word == "compare" => {
                 return Ok(Command::Compare(parser.raw_args()?.collect()));
+            }
+            Arg::Value(word) if command.is_none() && word == "screenshots" => {
+                Some(Command::Screenshots)
             }
             Arg::Long("record") if matches!(command, Some(Command::Counts { .. })) => {
                 Some(Command::Counts { record: true })
@@ -136,6 +147,7 @@ mod tests {
         assert_eq!(parsed(&["compare"]), Ok(Command::Compare(Vec::new())));
         let options = ["--rows", "breaker"].map(OsString::from).to_vec();
         assert_eq!(parsed(&["compare", "--rows", "breaker"]), Ok(Command::Compare(options)));
+        assert_eq!(parsed(&["screenshots"]), Ok(Command::Screenshots));
         assert_eq!(parsed(&["--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["test", "-h"]), Ok(Command::Help));
     }

@@ -225,7 +225,9 @@
   const link = (() => {
     const QUIET_MS = 5000;
     const POLL_MS = 2000;
+    const HIDDEN_MS = 15_000;
     const AGAIN_MS = 15_000;
+    const STORED_MS = 400;
     const waits = [1, 1, 2, 4, 8, 10];
     let source = null;
     let state = "connecting";
@@ -253,25 +255,43 @@
       if (state === "offline" && !banner.firstChild) {
         banner.append(
           h("span", null, "The server does not answer. What you see is from ", h("b", { id: "gone-since" }), "."),
-          h("button", { type: "button", click: attempt }, "Try now"));
+          h("button", { type: "button", click: () => attempt() }, "Try now"));
         say(byId("gone-since"), CLOCK.format(lastSeen));
       }
       if (state !== "offline") banner.replaceChildren();
     }
 
-    function listen() {
+    // A browser has few connections for one server, for all of its tabs and what it keeps of pages that
+    // were left: who is not looked at holds none.
+    function mute() {
       source?.close();
+      source = null;
+      if (state === "live") become("polling");
+    }
+
+    function wake() {
+      if (state === "offline") {
+        attempt();
+        return;
+      }
+      listen();
+      everything();
+    }
+
+    function listen() {
+      mute();
+      if (document.hidden) return;
       source = new EventSource(new URL("api/events", BASE));
       source.onopen = () => become("live");
       source.onerror = () => {
         // The browser would try again by itself, but could not say why it failed.
-        source.close();
-        source = null;
-        if (state !== "offline") become("polling");
-        attempt();
+        const broke = state === "live";
+        mute();
+        attempt(broke);
       };
       source.addEventListener("figures", () => figures.load());
-      source.addEventListener("trace", () => traces.peek());
+      // It is on its way to the store.
+      source.addEventListener("trace", () => setTimeout(traces.peek, STORED_MS));
       source.addEventListener("missed", () => everything());
       source.addEventListener("breaker", (event) => {
         breakers.changed(JSON.parse(event.data));
@@ -280,7 +300,7 @@
     }
 
     // Whether the server is there; if it is, everything is read again.
-    async function attempt() {
+    async function attempt(soon = false) {
       clearTimeout(again);
       try {
         await ask("health/live").catch((error) => {
@@ -293,17 +313,14 @@
       const wasGone = state === "offline";
       failures = 0;
       lastSeen = Date.now();
-      if (wasGone) {
-        become("polling");
-        everything();
-      }
-      // A server that refuses readers is asked again later; one that came back, at once.
-      if (!source) again = setTimeout(listen, wasGone || state === "connecting" ? 0 : 1000);
+      if (state !== "live") become("polling");
+      if (wasGone) everything();
+      // One that refuses readers is asked again later; one that came back, at once.
+      if (!source && (wasGone || soon)) again = setTimeout(listen, wasGone ? 0 : 1000);
     }
 
     function lost() {
-      source?.close();
-      source = null;
+      mute();
       become("offline");
       clearTimeout(again);
       again = setTimeout(attempt, 1000 * waits[Math.min(failures, waits.length - 1)]);
@@ -324,20 +341,19 @@
       let last = 0;
       setInterval(() => {
         const now = performance.now();
-        if (document.hidden || state === "offline" || now - last < (state === "live" ? QUIET_MS : POLL_MS)) return;
+        const wait = document.hidden ? HIDDEN_MS : state === "live" ? QUIET_MS : POLL_MS;
+        if (state === "offline" || now - last < wait) return;
         last = now;
         figures.load();
-        if (state !== "live") traces.peek();
+        traces.peek();
       }, 500);
       setInterval(() => {
         if (!source && state !== "offline") listen();
       }, AGAIN_MS);
-      document.addEventListener("visibilitychange", () => {
-        if (document.hidden) return;
-        if (state === "offline") attempt();
-        else everything();
-      });
-      window.addEventListener("online", attempt);
+      document.addEventListener("visibilitychange", () => (document.hidden ? mute() : wake()));
+      window.addEventListener("pagehide", mute);
+      window.addEventListener("pageshow", (event) => event.persisted && wake());
+      window.addEventListener("online", () => attempt());
     }
 
     function reached() {
@@ -536,7 +552,7 @@
     if (!counts) return;
     const lost = counts.dropped + counts.lost;
     const shown = [
-      ["traces", counts.seen, "Traces that came to their end", ""],
+      [counts.seen === 1 ? "trace" : "traces", counts.seen, "Traces that came to their end", ""],
       ["kept", counts.kept, "Traces that were kept: failures, retries, slow ones, and a share of the rest", ""],
       ["dropped", lost, `${count(counts.dropped)} dropped for want of room, ${count(counts.lost)} lost by the store`, lost ? "is-open" : ""],
     ];
@@ -611,7 +627,8 @@
       });
       return d;
     };
-    function update(seconds) {
+    function update(counted) {
+      const seconds = counted ?? [];
       const up = Math.max(...seconds.map(([good]) => good), 0);
       const down = Math.max(...seconds.map(([, bad, refused]) => bad + refused), 0);
       const unit = up + down > 0 ? 25 / (up + down) : 0;
@@ -621,7 +638,7 @@
       set(rejected, "d", bars(seconds, ([, bad]) => zero + bad * unit, ([, , refused]) => refused, false, unit));
       set(line, "d", `M0 ${zero.toFixed(2)}H60`);
       const sum = (at) => seconds.reduce((total, second) => total + second[at], 0);
-      const words = `last 60 s: ${count(sum(0))} ok, ${count(sum(1))} failed, ${count(sum(2))} rejected`;
+      const words = counted ? `last 60 s: ${count(sum(0))} ok, ${count(sum(1))} failed, ${count(sum(2))} rejected` : "not observed";
       set(node, "aria-label", words);
       return words;
     }
@@ -640,6 +657,7 @@
     const TILES = 12;
     const LINES = 30;
     let known = [];
+    let omitted = 0;
     let all = false;
 
     const keyOf = (b) => JSON.stringify([b.name, b.key, b.shared]);
@@ -647,6 +665,7 @@
 
     function show(answer) {
       known = answer.breakers;
+      omitted = answer.omitted ?? 0;
       render();
     }
 
@@ -668,6 +687,7 @@
       const note = byId("breakers-note");
       if (known.length === 0) note.replaceChildren(h("p", { class: "empty" }, "No breaker yet. A stack's breakers appear here once it is built and known to the registry; those by key with the first call for it."));
       else if (shown.length === 0) note.replaceChildren(h("p", { class: "empty" }, `None of ${count(known.length)} breakers has this in its name.`));
+      else if (omitted > 0) note.replaceChildren(h("p", { class: "empty" }, `${count(omitted)} more closed ones are not listed: there are too many.`));
       else note.replaceChildren();
       sum();
     }
@@ -708,9 +728,11 @@
         const shown = [];
         if (b.state === "open") shown.push([parts.left, b]);
         if (b.state === "half-open" || (b.mode === "auto" && b.probes > 0)) shown.push([parts.probes, [b.probes_succeeded, b.probes_needed, `${count(b.probes)} out`]]);
-        if (t.failure_rate !== null) shown.push([parts.rate, [b.failure_rate, t.failure_rate, b.calls, t]]);
-        if (t.slow_rate !== null) shown.push([parts.slow, [b.slow_rate, t.slow_rate, b.calls, t]]);
-        if (t.consecutive_failures !== null && b.state !== "half-open") shown.push([parts.row, [b.failures_in_a_row, t.consecutive_failures]]);
+        // Of one that lets nothing through there is nothing to count.
+        const counts = !["open", "half-open", "forced-open"].includes(b.state);
+        if (counts && t.failure_rate !== null) shown.push([parts.rate, [b.failure_rate, t.failure_rate, b.calls, t]]);
+        if (counts && t.slow_rate !== null) shown.push([parts.slow, [b.slow_rate, t.slow_rate, b.calls, t]]);
+        if (counts && t.consecutive_failures !== null) shown.push([parts.row, [b.failures_in_a_row, t.consecutive_failures]]);
         list(gauges, shown, ([part]) => part, ([part]) => ({ node: part.node, update: ([, value]) => part.update(value) }));
         const words = picture.update(b.spark);
         say(foot, words);
@@ -934,7 +956,7 @@
       });
     }
 
-    return { show, changed, tick, start };
+    return { show, changed, tick, start, keyPart };
   })();
 
   // ===== targets =====
@@ -970,7 +992,6 @@
       byId("targets-legend").hidden = isEmpty;
       say(byId("targets-sum"), isEmpty ? "" : `since ${when(answer.since)}`);
       if (isEmpty) byId("targets-note").replaceChildren(h("p", { class: "empty" }, "No call yet. Each target gets a row with the first call to it."));
-      list(byId("target-names"), known.slice(0, 100), (t) => t.name, (t) => ({ node: h("option", { value: t.name }), update() {} }));
       // Of many, those that do worst are the ones to see.
       if (known.length !== before) sort(sorted ?? (known.length > FEW ? "success" : "name"));
       render();
@@ -1112,15 +1133,33 @@
   const limits = (() => {
     const PERIODS = { 1000: "a second", 60_000: "a minute", 3_600_000: "an hour", 86_400_000: "a day" };
 
+    // So many are shown unless more are asked for; always as many, so that nothing below them moves.
+    const FEW = 8;
+    let known = [];
+    let all = false;
+
     function show(answer) {
-      const known = answer.limits;
+      known = answer.limits;
+      render();
+    }
+
+    function render() {
       byId("limits").hidden = known.length === 0;
       byId("to-limits").hidden = known.length === 0;
-      // Those that hold calls back first, then by what is left.
-      const share = (l) => (l.burst ? (l.left ?? l.burst) / l.burst : 1);
-      const shown = [...known].sort((a, b) => Number(Boolean(b.held)) - Number(Boolean(a.held)) || share(a) - share(b)).slice(0, 60);
-      say(byId("limits-sum"), known.length > 60 ? `the 60 tightest of ${count(known.length)}` : "");
-      list(byId("limits-list"), shown, (l) => JSON.stringify([l.name, l.key]), item);
+      const tight = (a, b) => Number(Boolean(b.held)) - Number(Boolean(a.held)) || a.left / a.burst - b.left / b.burst;
+      const shown = all || known.length <= FEW ? known : [...known].sort(tight).slice(0, FEW);
+      say(byId("limits-sum"), shown.length < known.length ? `the ${count(FEW)} tightest of ${count(known.length)}` : "");
+      const more = byId("limits-more");
+      more.hidden = known.length <= FEW;
+      say(more, all ? "Show fewer" : `Show all ${count(known.length)} limits`);
+      list(byId("limits-list"), shown, (l) => JSON.stringify([l.name, l.key, l.shared]), item);
+    }
+
+    function start() {
+      byId("limits-more").addEventListener("click", () => {
+        all = !all;
+        render();
+      });
     }
 
     function item(first) {
@@ -1129,22 +1168,22 @@
       const wait = h("span", { class: "fine" });
       const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
       const node = h("li", null,
-        h("p", null, h("span", null, foreign(first.name), first.key !== null && first.key !== first.name && h("span", { class: "keyed" }, foreign(first.key))), left),
+        h("p", null, h("span", null, foreign(first.name), breakers.keyPart(first)), left),
         svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill),
         h("p", null, rule, wait));
       return {
         node,
         update(l) {
-          say(left, l.left === null ? "" : `${count(l.left)} left`);
+          say(left, `${count(l.left)} left`);
           say(rule, `${count(l.limit)} ${PERIODS[l.per_ms] ?? `in ${took(l.per_ms)}`}, ${count(l.burst)} at once`);
           say(wait, l.held ? "held back" : l.wait_ms > 0 ? `next in ${took(l.wait_ms)}` : "");
-          set(fill, "width", `${l.burst ? 100 * Math.min(1, (l.left ?? l.burst) / l.burst) : 0}%`);
+          set(fill, "width", `${100 * Math.min(1, l.left / l.burst)}%`);
           set(node, "class", l.held || l.left === 0 ? "spent" : null);
         },
       };
     }
 
-    return { show };
+    return { show, start };
   })();
 
   // ===== traces =====
@@ -1276,17 +1315,27 @@
       list(byId("traces-list"), rows.map((t) => [t, slowest]), ([t]) => keyOf(t), row);
       byId("traces-more").hidden = !next;
       showFresh(0, false);
+      suggest("known-names", rows.map((t) => t.name));
+      suggest("known-targets", rows.flatMap((t) => t.targets));
       const { filters } = address.read();
       const isFiltered = FIELDS.some((field) => field !== "status" && filters[field]);
       byId("filters-clear").hidden = !isFiltered;
+      if (isFiltered) set(byId("filters-more"), "aria-expanded", "true");
       const note = byId("traces-note");
       if (rows.length > 0) note.replaceChildren();
       else note.replaceChildren(h("p", { class: "empty" }, nothing(filters, isFiltered),
         filters.status !== "all" && h("button", { type: "button", click: () => change({ status: "all" }, "status") }, "Show all")));
     }
 
+    // What was seen once is suggested for as long as the page is open.
+    function suggest(place, words) {
+      const options = byId(place);
+      const before = new Set([...options.children].map((option) => option.value));
+      options.append(...[...new Set(words)].filter((word) => !before.has(word)).slice(0, 200 - before.size).map((value) => h("option", { value })));
+    }
+
     function nothing(filters, isFiltered) {
-      if (isFiltered) return "No trace matches these filters. ";
+      if (isFiltered) return `No trace matches these filters.${filters.name || filters.target ? " Names and targets are compared as a whole." : ""} `;
       if (filters.status === "failed") return "Nothing that went wrong is kept: every call did well, or none was made yet. ";
       if (filters.status === "all") return "No trace yet. Calls through the stack appear here when they are over.";
       return `No trace with the status ${filters.status}. `;
@@ -1337,7 +1386,8 @@
       const { filters } = address.read();
       const form = byId("filters").elements;
       for (const field of FIELDS) {
-        if (form[field] !== document.activeElement && form[field].value !== filters[field]) form[field].value = filters[field];
+        // A blank at the end of what is being typed is left alone.
+        if (form[field].value.trim() !== filters[field]) form[field].value = filters[field];
       }
     }
 
@@ -1352,10 +1402,19 @@
     function start() {
       const form = byId("filters");
       let soon = 0;
-      form.addEventListener("input", (event) => {
-        const { name, value, type } = event.target;
+      const take = ({ target: { name, value, type } }, wait) => {
         clearTimeout(soon);
-        soon = setTimeout(() => change({ [name]: value.trim() }, name), type === "radio" || type === "select-one" ? 0 : 250);
+        const apply = () => {
+          if (address.read().filters[name] !== value.trim()) change({ [name]: value.trim() }, name);
+        };
+        if (wait && type !== "radio" && type !== "select-one") soon = setTimeout(apply, 250);
+        else apply();
+      };
+      form.addEventListener("change", (event) => take(event, false));
+      form.addEventListener("input", (event) => {
+        // What is compared as a whole matches nothing while it is typed.
+        const { list: options, value } = event.target;
+        if (!options || !value || [...options.children].some((option) => option.value === value)) take(event, true);
       });
       form.addEventListener("focusout", () => { editing = null; });
       form.addEventListener("submit", (event) => event.preventDefault());
@@ -1365,6 +1424,9 @@
         change({ ...Object.fromEntries(FIELDS.map((field) => [field, ""])), status }, "all");
         form.elements.name.focus();
       });
+      // In a narrow window they are out of the way until they are needed.
+      const fold = byId("filters-more");
+      fold.addEventListener("click", () => set(fold, "aria-expanded", String(fold.ariaExpanded !== "true")));
       byId("traces-more").addEventListener("click", more);
       byId("fresh").addEventListener("click", () => {
         if (!page) return;
@@ -1637,7 +1699,7 @@
       const title = isAttempt ? `#${row.item.number}` : row.item.name;
       const fold = h("span", { class: "fold", "aria-hidden": "true", click(event) { event.stopPropagation(); toggle(row); } });
       const bar = svg("svg", { class: "bar", height: HEIGHT, width: "100%", "aria-hidden": "true" });
-      const what = isAttempt ? row.item.outcome : NOT_WELL.has(status) ? row.item.error_kind ?? status : status;
+      const what = isAttempt ? kindOf(row.item) : NOT_WELL.has(status) ? row.item.error_kind ?? status : status;
       const to = row.item.target && row.item.target !== row.item.name ? row.item.target : null;
       const node = h("div", {
         class: `line ${row.kind} is-${status}`, role: "treeitem", tabindex: "-1",
@@ -1666,6 +1728,9 @@
         },
       };
     }
+
+    // Of `failure (status 503)` the part that is not told by the shape beside it.
+    const kindOf = ({ outcome }) => outcome.match(/^\w+ \((.+)\)$/)?.[1] ?? outcome;
 
     function toggle(row) {
       if (!row.folds) return;
@@ -2048,6 +2113,7 @@
     });
     breakers.start();
     targets.start();
+    limits.start();
     traces.start();
     trace.start();
     route();

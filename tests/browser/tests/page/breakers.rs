@@ -1,0 +1,133 @@
+//! Breakers on the page: their states as they change, and orders to them.
+
+use browser::{Chrome, World};
+
+use crate::{assert_content, assert_content_but_for};
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_state_shows_without_a_reload() {
+    let mut world = World::new("shop");
+    world.call("pay", "http://pay.example/?200:5").await.unwrap();
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees(".tile .state", "closed").await;
+    chrome.sees("#health", "all well").await;
+    chrome.sees("#live", "live").await;
+    chrome.run("window.isTheSame = true").await;
+
+    world.trip("pay", "pay.example").await;
+    chrome.sees(".tile .state", "open").await;
+    chrome.sees(".tile .why", "5 failures in a row (limit 5)").await;
+    chrome.sees(".tile .gauge", "half-open in").await;
+    chrome.sees("#latest", "closed → open").await;
+    chrome.sees("#health", "degraded: 1 open").await;
+    chrome.until("document.title.startsWith('(1 open)')").await;
+    let left = "parseFloat(document.querySelector('.tile .gauge b').textContent)";
+    let before = chrome.until(left).await.as_f64().unwrap();
+    assert!(before <= 30.0, "{before}");
+    chrome.until(&format!("{left} < {before}")).await;
+
+    chrome.sees(".tile .foot", "1 ok, 5 failed, 1 rejected").await;
+    chrome.sees("#targets-body", "pay").await;
+    assert_eq!(chrome.run("return window.isTheSame").await, true);
+    assert_content(&chrome).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_takes_the_token_and_a_wrong_one_is_refused() {
+    let mut world = World::new("shop");
+    world.trip("pay", "pay.example").await;
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "dark").await;
+    chrome.open(&url).await;
+    chrome.sees(".tile .state", "open").await;
+
+    chrome.click(".tile .dots").await;
+    chrome.sees(".menu", "Reset").await;
+    chrome.click(".menu button:first-child").await;
+    chrome.sees("dialog[open]", "Reset: pay pay.example?").await;
+    chrome.press(&format!("guess{}", Chrome::ENTER)).await;
+    chrome.sees("dialog[open] .problem", "The token was refused").await;
+    chrome.sees(".tile .state", "open").await;
+
+    chrome.press(&format!("{}{}", world.token(), Chrome::ENTER)).await;
+    chrome.sees(".tile .state", "closed").await;
+    chrome.until("!document.querySelector('dialog').open").await;
+    chrome.sees("#token", "Token set").await;
+
+    // It is known by now: the next order asks for no more than a confirmation.
+    chrome.click(".tile .dots").await;
+    chrome.click(".menu button:nth-child(2)").await;
+    chrome.sees("dialog[open]", "Force open: pay pay.example?").await;
+    assert_eq!(chrome.texts("dialog[open] input").await.len(), 0);
+    chrome.press(Chrome::ENTER).await;
+    chrome.sees(".tile .state", "forced open").await;
+    chrome.sees(".tile .why", "by hand").await;
+    world.call("pay", "http://pay.example/?200:1").await.unwrap_err();
+    assert_content_but_for(&chrome, "401").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_the_closed_ones_are_lines_and_a_filter_finds_any() {
+    let mut world = World::new("crawler");
+    for host in 0..200 {
+        let uri = format!("http://host-{host:03}.example/?200:1");
+        world.call("crawl", &uri).await.unwrap();
+    }
+    world.trip("crawl", "host-123.example").await;
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees("#breakers-sum", "199 closed").await;
+    assert_eq!(chrome.texts(".tile h3").await, ["crawlhost-123.example"]);
+    assert_eq!(chrome.texts("#closed h3").await.len(), 30);
+    chrome.click("#closed-more").await;
+    chrome.until("document.querySelectorAll('#closed h3').length === 199").await;
+
+    chrome.click("#breakers-filter").await;
+    chrome.press("HOST-07").await;
+    chrome.until("document.querySelectorAll('.tile h3').length === 10").await;
+    assert_eq!(chrome.query().await, "?breakers=HOST-07");
+    chrome.reload().await;
+    chrome.until("document.querySelectorAll('.tile h3').length === 10").await;
+    assert_content(&chrome).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_menu_is_opened_and_left_by_keyboard_alone() {
+    let mut world = World::new("shop");
+    world.call("pay", "http://pay.example/?200:5").await.unwrap();
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees(".tile .state", "closed").await;
+
+    let is_focused = "document.activeElement.matches('.tile .dots')";
+    let mut presses = 0;
+    while chrome.run(&format!("return {is_focused}")).await != true {
+        presses += 1;
+        assert!(presses < 20, "the menu is not in reach");
+        chrome.press(Chrome::TAB).await;
+    }
+    let outline = "return getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(chrome.run(outline).await, "solid");
+    chrome.press(Chrome::ENTER).await;
+    chrome.until("document.activeElement.textContent === 'Reset'").await;
+    chrome.press(Chrome::DOWN).await;
+    chrome.until("document.activeElement.textContent === 'Force open'").await;
+    chrome.press(Chrome::ESCAPE).await;
+    chrome.until(is_focused).await;
+    assert_eq!(chrome.texts(".menu:not([hidden])").await.len(), 0);
+
+    chrome.press(&format!("{}{}{}", Chrome::ENTER, Chrome::DOWN, Chrome::ENTER)).await;
+    chrome.sees("dialog[open]", "Force open").await;
+    chrome.press(Chrome::ESCAPE).await;
+    chrome.until("!document.querySelector('dialog').open").await;
+    chrome.sees(".tile .state", "closed").await;
+    assert_content(&chrome).await;
+}
