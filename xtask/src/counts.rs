@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::PathBuf, process::Command};
 
-use crate::runner::{Outcome, cargo, ci, root, status};
+use crate::{
+    runner::{Outcome, cargo, root, status},
+    setup,
+};
 
 /// What a count may differ by, in hundredths, before it is another: the C library chooses its memory
 /// copies by the processor, seeds of hash maps differ from run to run, and so does whether the traces'
@@ -18,25 +21,10 @@ const CALLS: u64 = 1000;
 
 /// Counts every scenario; `record` writes them down in place of comparing.
 pub(crate) fn run(record: bool) -> Outcome {
-    match available() {
-        Outcome::Passed => {}
-        other => return other,
+    if let Err(why) = setup::COUNTS.provide() {
+        return Outcome::Skipped(why);
     }
     count(record).unwrap_or_else(|error| Outcome::Failed(error.to_string()))
-}
-
-/// The tool is small and packaged everywhere, but not ours to install unasked.
-fn available() -> Outcome {
-    let there = || Command::new("valgrind").arg("--version").output().is_ok();
-    if !there() && ci() {
-        let mut install = Command::new("apt-get");
-        status(install.args(["install", "--yes", "--quiet", "valgrind"]));
-    }
-    if there() {
-        Outcome::Passed
-    } else {
-        Outcome::NotRun("valgrind is not installed; it is a package of that name".to_owned())
-    }
 }
 
 fn count(record: bool) -> io::Result<Outcome> {

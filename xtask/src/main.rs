@@ -25,8 +25,8 @@ commands:
   lint   formatting, clippy, docs, the rules of the house, what each library offers, each library
          alone and with each of its features, licenses and sources
   test   every test of the workspace, its doctests included; every interleaving of what is
-         lock-free, a short gauntlet. On Debian, chromium, chromium-driver and prometheus are
-         installed before if they are not there and this is root, or sudo asks for no password
+         lock-free, a short gauntlet. On Debian, chromium, chromium-driver, prometheus and
+         valgrind are installed if they are not there and this is root, or sudo asks for no password
          --long: the proofs in their long versions
   counts instructions per call of each hot path, held against benches/counts.txt; part of test
          --record: writes them down there

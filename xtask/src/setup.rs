@@ -1,4 +1,4 @@
-//! Programs of the system that some tests need: installed on Debian and its like, where that is allowed.
+//! Programs of the system that some steps need: installed on Debian and its like, where that is allowed.
 
 use std::{
     env,
@@ -8,32 +8,39 @@ use std::{
 
 use crate::runner::{Outcome, status};
 
-/// What a group of tests needs.
+/// What is needed for something.
 #[derive(Debug)]
-struct Need {
+pub(crate) struct Need {
     programs: &'static [&'static str],
     /// Debian's names.
     packages: &'static [&'static str],
-    /// Where it is `required`, the tests fail without the programs; else they are skipped.
-    variable: &'static str,
-    /// What is not tested without them.
-    tests: &'static str,
+    /// What is not looked at without them.
+    purpose: &'static str,
 }
 
-const NEEDS: [Need; 2] = [
-    Need {
-        programs: &["chromium", "chromedriver"],
-        packages: &["chromium", "chromium-driver"],
-        variable: "PORTCULLIS_BROWSER",
-        tests: "the page in a browser",
-    },
-    Need {
-        programs: &["prometheus", "promtool"],
-        packages: &["prometheus"],
-        variable: "PORTCULLIS_PROMETHEUS",
-        tests: "alerts and dashboards",
-    },
+/// What some tests need. Where the variable is `required`, they fail without; else they are skipped.
+const TESTS: [(&str, Need); 2] = [
+    (
+        "PORTCULLIS_BROWSER",
+        Need {
+            programs: &["chromium", "chromedriver"],
+            packages: &["chromium", "chromium-driver"],
+            purpose: "the page in a browser",
+        },
+    ),
+    (
+        "PORTCULLIS_PROMETHEUS",
+        Need {
+            programs: &["prometheus", "promtool"],
+            packages: &["prometheus"],
+            purpose: "alerts and dashboards",
+        },
+    ),
 ];
+
+/// What counting instructions needs.
+pub(crate) const COUNTS: Need =
+    Need { programs: &["valgrind"], packages: &["valgrind"], purpose: "counts" };
 
 /// Installs the packages it is given. A service that comes with one of them is neither started, now or
 /// with the machine, nor is anything asked; who does not get through to the archive soon gives up.
@@ -53,16 +60,13 @@ for package; do
 done
 "#;
 
-/// Sees to it that everything is there, and has `tests` insist on what is.
-pub(crate) fn provide(tests: &mut Command) -> Outcome {
+/// Sees to it that what tests need is there, and has `tests` insist on what is.
+pub(crate) fn for_tests(tests: &mut Command) -> Outcome {
     let mut skipped = Vec::new();
-    for need in &NEEDS {
-        let why = if need.is_met() { None } else { need.install() };
-        if need.is_met() {
-            tests.env(need.variable, "required");
-        } else {
-            let why = why.unwrap_or_else(|| "the packages do not have them".to_owned());
-            skipped.push(need.told(&why));
+    for (variable, need) in &TESTS {
+        match need.provide() {
+            Ok(()) => _ = tests.env(variable, "required"),
+            Err(why) => skipped.push(why),
         }
     }
     match skipped.is_empty() {
@@ -74,6 +78,19 @@ pub(crate) fn provide(tests: &mut Command) -> Outcome {
 // ===== impl Need =====
 
 impl Need {
+    /// Sees to it that everything is there.
+    ///
+    /// # Errors
+    ///
+    /// Says why it is not, and what would install it.
+    pub(crate) fn provide(&self) -> Result<(), String> {
+        let why = if self.is_met() { None } else { self.install() };
+        match self.is_met() {
+            true => Ok(()),
+            false => Err(self.told(why.as_deref().unwrap_or("no package has it"))),
+        }
+    }
+
     fn is_met(&self) -> bool {
         let path = env::var_os("PATH").unwrap_or_default();
         self.programs.iter().all(|program| is_in(&path, program))
@@ -85,28 +102,25 @@ impl Need {
         if !is_in(&path, "apt-get") {
             return Some("this is no Debian".to_owned());
         }
-        let mut shell = match () {
-            () if succeeds(Command::new("test").args(["-w", "/usr/sbin"])) => Command::new("sh"),
-            () if succeeds(Command::new("sudo").args(["-n", "true"])) => {
-                let mut shell = Command::new("sudo");
-                shell.args(["-n", "sh"]);
-                shell
+        let mut shell = Command::new("sh");
+        if !succeeds(Command::new("test").args(["-w", "/usr/sbin"])) {
+            if !succeeds(Command::new("sudo").args(["-n", "true"])) {
+                return Some("that takes root".to_owned());
             }
-            () => return Some("it takes root to install them".to_owned()),
-        };
+            shell = Command::new("sudo");
+            shell.args(["-n", "sh"]);
+        }
         eprintln!("installing {}", self.packages.join(" and "));
         match status(shell.args(["-c", INSTALL, "install"]).args(self.packages)) {
-            Outcome::Failed(why) => Some(format!("apt-get could not install them ({why})")),
+            Outcome::Failed(why) => Some(format!("apt-get failed ({why})")),
             _ => None,
         }
     }
 
     fn told(&self, why: &str) -> String {
-        let (tests, programs) = (self.tests, self.programs.join(" and "));
-        let packages = self.packages.join(" ");
-        format!(
-            "{tests}: {programs} are not there, and {why}; `apt-get install {packages}` installs them"
-        )
+        let (programs, packages) = (self.programs.join(" and "), self.packages.join(" "));
+        let purpose = self.purpose;
+        format!("{purpose}: no {programs}; `apt-get install {packages}` was not possible, {why}")
     }
 }
 
@@ -134,9 +148,9 @@ mod tests {
     #[test]
     fn what_is_skipped_is_told_with_the_reason_and_the_remedy() {
         assert_eq!(
-            NEEDS[0].told("it takes root to install them"),
-            "the page in a browser: chromium and chromedriver are not there, and it takes root to \
-             install them; `apt-get install chromium chromium-driver` installs them"
+            TESTS[0].1.told("that takes root"),
+            "the page in a browser: no chromium and chromedriver; `apt-get install chromium \
+             chromium-driver` was not possible, that takes root"
         );
     }
 }

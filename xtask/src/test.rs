@@ -24,7 +24,7 @@ pub(crate) fn run(long: bool) -> ExitCode {
     let mut tests = cargo(["test", "--workspace", "--all-features", "--no-fail-fast"]);
     // In an ordinary run, what is proved takes as long as it ever does, whatever the variable says.
     tests.env(LONG, if long { "1" } else { "0" });
-    runner.step("programs of the system", || setup::provide(&mut tests));
+    runner.step("programs of the system", || setup::for_tests(&mut tests));
     runner.step("every test of the workspace", || counted(&mut tests, &mut totals));
 
     runner.step("every interleaving of what is lock-free", || match interleaved() {
