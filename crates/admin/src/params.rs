@@ -114,10 +114,8 @@ pub(crate) struct Trace {
 ///
 /// 400 for what is no text.
 pub(crate) fn named<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
-    match path {
-        Ok(Path(named)) => Ok(named),
-        Err(rejection) => Err(Problem::bad(format!("{}.", rejection.body_text()))),
-    }
+    let not_a_text = |_| Problem::bad("What is percent-encoded in the path is not UTF-8.");
+    path.map(|Path(named)| named).map_err(not_a_text)
 }
 
 /// The problem that a value is wrong.

@@ -87,6 +87,8 @@ impl Figures {
             (LayerKind::Retry, What::Resending { outcome, .. }) => {
                 target().followed(&outcome, false);
             }
+            // With 0 it is what the first answer said.
+            (LayerKind::Poll, What::Polled { polls: 1.., .. }) => target().polled(),
             (LayerKind::Timeout, What::TimedOut { .. }) => target().timed_out(),
             _ => return false,
         }

@@ -28,6 +28,7 @@ pub(crate) struct Target {
     /// nothing.
     followed: AtomicU64,
     retries: AtomicU64,
+    polls: AtomicU64,
     timeouts: AtomicU64,
     limited: AtomicU64,
     breaker_rejected: AtomicU64,
@@ -57,6 +58,7 @@ pub(crate) struct Figures {
     actual: Option<f64>,
     retries: u64,
     retries_per_call: Option<f64>,
+    polls: u64,
     timeouts: u64,
     limited: u64,
     breaker_rejected: u64,
@@ -102,6 +104,7 @@ impl Target {
             ended: std::array::from_fn(|_| AtomicU64::new(0)),
             followed: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            polls: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             limited: AtomicU64::new(0),
             breaker_rejected: AtomicU64::new(0),
@@ -143,6 +146,11 @@ impl Target {
         self.erred(outcome);
     }
 
+    /// An operation that takes longer was asked about.
+    pub(crate) fn polled(&self) {
+        one_more(&self.polls);
+    }
+
     pub(crate) fn timed_out(&self) {
         one_more(&self.timeouts);
     }
@@ -160,6 +168,7 @@ impl Target {
             &self.started,
             &self.followed,
             &self.retries,
+            &self.polls,
             &self.timeouts,
             &self.limited,
             &self.breaker_rejected,
@@ -203,6 +212,7 @@ impl Target {
             actual: share(success, attempts),
             retries,
             retries_per_call: share(retries, judged + cancelled),
+            polls: self.polls.load(Ordering::Relaxed),
             timeouts: self.timeouts.load(Ordering::Relaxed),
             limited: self.limited.load(Ordering::Relaxed),
             breaker_rejected: self.breaker_rejected.load(Ordering::Relaxed),

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use portcullis::{Call, FaultKind, LayerKind, Outcome, Reason, Replay, State, Voice, What, clock};
+use portcullis::{
+    Call, Course, FaultKind, LayerKind, Outcome, Reason, Replay, State, Voice, What, clock,
+};
 use portcullis_admin::Admin;
 
 #[test]
@@ -15,9 +17,10 @@ fn an_event_of_a_known_target_allocates_nothing() {
         LayerKind::RateLimit,
         LayerKind::Breaker,
         LayerKind::Timeout,
+        LayerKind::Poll,
     ]
     .map(voice);
-    let [trace, retry, limit, breaker, timeout] = &voices;
+    let [trace, retry, limit, breaker, timeout, poll] = &voices;
     let failed = Outcome::failure(FaultKind::Status(503), Replay::Safe);
     let second = Duration::from_secs(1);
     let reason = Reason::Manual;
@@ -39,6 +42,8 @@ fn an_event_of_a_known_target_allocates_nothing() {
             delay: second,
             reason,
         });
+        let ended = Course::Ended { outcome: failed };
+        poll.tell(&call, now, || What::Polled { polls: 2, elapsed: second, course: ended });
         breaker.tell_of(key, &call, now, || What::StateChanged {
             from: State::Closed,
             to: State::Open,

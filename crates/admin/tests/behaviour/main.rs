@@ -86,7 +86,13 @@ pub(crate) async fn read(admin: &Admin, path: &str) -> Value {
 }
 
 /// Tells of something as a layer would.
-pub(crate) fn tell(admin: &Admin, layer: LayerKind, name: &str, key: Option<&str>, what: What<'_>) {
+pub(crate) fn tell(
+    admin: &Admin,
+    layer: LayerKind,
+    name: &str,
+    key: Option<&str>,
+    what: What<'static>,
+) {
     let observer: Arc<dyn Observer> = Arc::new(admin.observer());
     let voice = Voice::new(layer, name).with_observer(observer);
     voice.tell_of(key, &Call::new(), clock::now(), || what);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis::{LayerKind, Outcome, Registry, Stack, What, trace::Recorder};
+use portcullis::{Course, LayerKind, Outcome, Registry, Stack, What, trace::Recorder};
 use portcullis_admin::Admin;
 use portcullis_testkit::{Script, ScriptedService, Step, call as send};
 use serde_json::{Value, json};
@@ -162,6 +162,17 @@ async fn names_and_errors_without_end_are_counted_together() {
     let errors = of(&admin, "a").await["errors"].as_object().unwrap().clone();
     assert_eq!(errors.len(), 25);
     assert_eq!(errors["_OTHER"], 76);
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_are_those_that_asked() {
+    let admin = Admin::builder().build().unwrap();
+    for polls in 0..3 {
+        let course = Course::Ended { outcome: Outcome::Success };
+        let polled = What::Polled { polls, elapsed: Duration::ZERO, course };
+        tell(&admin, LayerKind::Poll, "jobs", None, polled);
+    }
+    assert_eq!(of(&admin, "jobs").await["polls"], 2);
 }
 
 #[tokio::test(start_paused = true)]
