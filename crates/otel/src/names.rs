@@ -145,6 +145,16 @@ pub mod attribute {
         RPC_METHOD = "rpc.method";
         /// The status of a remote call, as a word.
         RPC_STATUS = "rpc.response.status_code";
+        /// What an agent does: `execute_tool`, of a scope that is a tool's execution.
+        GEN_AI_OPERATION_NAME = "gen_ai.operation.name";
+        /// The tool that is executed.
+        GEN_AI_TOOL_NAME = "gen_ai.tool.name";
+        /// Which of the model's calls of a tool it is.
+        GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id";
+        /// What a tool was called with, where that was noted and outputs are to be exported.
+        GEN_AI_TOOL_CALL_ARGUMENTS = "gen_ai.tool.call.arguments";
+        /// What came out of a tool, likewise.
+        GEN_AI_TOOL_CALL_RESULT = "gen_ai.tool.call.result";
         /// The name of the layer or of the stack.
         TARGET = "portcullis.target";
         /// The key that a decision was made for.

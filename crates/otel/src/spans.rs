@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use portcullis_core::{FaultKind, ProcessStage, SpanId};
 use portcullis_trace::{
     Status, Trace,
-    record::{Attempt, Call, Event, Kind},
+    record::{Attempt, Call, Event, Kind, Output},
 };
 
 use crate::{
@@ -69,6 +69,9 @@ fn only(call: &Call) -> Option<&Attempt> {
     sent(call).find(|attempt| attempt.span == call.span)
 }
 
+/// What the conventions call it when an agent uses a tool.
+const EXECUTE_TOOL: &str = "execute_tool";
+
 struct Maker<'a> {
     trace: &'a Trace,
     choice: Choice,
@@ -79,18 +82,19 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn root(&self) -> SpanData {
         let Trace { span, parent, name, duration, status, error, .. } = self.trace;
+        let tool = tool(&self.trace.attributes);
         let kind = match parent {
             // Its parent came with a request that is served in it.
-            Some(_) => SpanKind::Server,
-            None => SpanKind::Internal,
+            Some(_) if tool.is_none() => SpanKind::Server,
+            _ => SpanKind::Internal,
         };
-        let mut span = self.span(*span, *parent, kind, name.clone(), Default::default(), *duration);
+        let name = tool.map_or_else(|| name.clone(), execution);
+        let mut span = self.span(*span, *parent, kind, name, Default::default(), *duration);
         span.parent_span_is_remote = parent.is_some();
-        span.attributes.extend(noted(&self.trace.attributes));
+        span.attributes.extend(self.noted(&self.trace.attributes));
         self.about_the_whole(&mut span);
         self.end(&mut span, *status, None, error.as_deref());
-        let output = self.trace.output.as_ref().filter(|_| self.choice.outputs);
-        span.attributes.extend(output.map(|it| KeyValue::new(attribute::OUTPUT, it.text.clone())));
+        span.attributes.extend(self.output(self.trace.output.as_ref(), tool));
         span.dropped_attributes_count = self.trace.omitted.attributes;
         span.events = self.events(self.trace.events.iter(), self.trace.omitted.events);
         span
@@ -105,11 +109,12 @@ impl Maker<'_> {
             (Kind::Call, Protocol::Http) if only.is_some() => SpanKind::Client,
             _ => SpanKind::Internal,
         };
+        let tool = tool(&call.attributes).filter(|_| call.kind == Kind::Scope);
         let mut span = self.span(
             call.span,
             call.parent,
             kind,
-            name(call, protocol, only.is_some()),
+            tool.map_or_else(|| name(call, protocol, only.is_some()), execution),
             call.started,
             call.duration,
         );
@@ -117,7 +122,7 @@ impl Maker<'_> {
         if call.kind == Kind::Call {
             self.describe(&mut span, call, protocol);
         }
-        span.attributes.extend(noted(&call.attributes));
+        span.attributes.extend(self.noted(&call.attributes));
         span.dropped_attributes_count = call.omitted_attributes;
         if call.span == self.trace.span {
             self.about_the_whole(&mut span);
@@ -127,8 +132,7 @@ impl Maker<'_> {
         }
         let error = call.error_kind.as_deref().map(words::error_type_of);
         self.end(&mut span, call.status, error, call.error.as_deref());
-        let output = call.output.as_ref().filter(|_| self.choice.outputs);
-        span.attributes.extend(output.map(|it| KeyValue::new(attribute::OUTPUT, it.text.clone())));
+        span.attributes.extend(self.output(call.output.as_ref(), tool));
         // What retry decides is about the call; what is within an attempt belongs to that.
         let of_attempt = |event: &Event, attempt: &Attempt| {
             only.is_none() && event.layer != "retry" && event.attempt == attempt.number
@@ -195,6 +199,29 @@ impl Maker<'_> {
         }
         let key = call.key.clone();
         attributes.extend(key.map(|key| KeyValue::new(attribute::KEY, key)));
+    }
+
+    /// What a caller noted. A URL is exported without the credentials in it.
+    fn noted<'n>(&self, pairs: &'n [(String, String)]) -> impl Iterator<Item = KeyValue> + use<'n> {
+        let outputs = self.choice.outputs;
+        let pairs = pairs.iter().filter(move |(key, _)| {
+            // What goes into a tool is as confidential as what comes out.
+            outputs || key != attribute::GEN_AI_TOOL_CALL_ARGUMENTS
+        });
+        pairs.map(|(key, value)| match key.as_str() {
+            attribute::URL_FULL => KeyValue::new(attribute::URL_FULL, without_credentials(value)),
+            _ => KeyValue::new(key.clone(), value.clone()),
+        })
+    }
+
+    /// What came out, if that is to be exported.
+    fn output(&self, output: Option<&Output>, tool: Option<&str>) -> Option<KeyValue> {
+        let output = output.filter(|_| self.choice.outputs)?;
+        let key = match tool {
+            Some(_) => attribute::GEN_AI_TOOL_CALL_RESULT,
+            None => attribute::OUTPUT,
+        };
+        Some(KeyValue::new(key, output.text.clone()))
     }
 
     /// What stands for the whole trace is at its first span.
@@ -349,12 +376,16 @@ fn answer(span: &mut SpanData, attempt: &Attempt, protocol: Protocol) {
     }
 }
 
-/// What a caller noted. A URL is exported without the credentials in it.
-fn noted(pairs: &[(String, String)]) -> impl Iterator<Item = KeyValue> {
-    pairs.iter().map(|(key, value)| match key.as_str() {
-        attribute::URL_FULL => KeyValue::new(attribute::URL_FULL, without_credentials(value)),
-        _ => KeyValue::new(key.clone(), value.clone()),
-    })
+/// The tool that a scope is the execution of, by what was noted of it.
+fn tool(noted: &[(String, String)]) -> Option<&str> {
+    let of = |wanted| noted.iter().find(|(key, _)| key == wanted).map(|(_, value)| &**value);
+    let tool = of(attribute::GEN_AI_TOOL_NAME)?;
+    (of(attribute::GEN_AI_OPERATION_NAME) == Some(EXECUTE_TOOL)).then_some(tool)
+}
+
+/// The name of a tool's execution (generative AI, "Execute tool span").
+fn execution(tool: &str) -> String {
+    format!("{EXECUTE_TOOL} {tool}")
 }
 
 fn without_credentials(url: &str) -> String {

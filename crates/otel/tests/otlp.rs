@@ -22,7 +22,7 @@ use portcullis::{
     BoxError, RemoteTrace, Stack,
     http::trace_context,
     sync::Mutex,
-    trace::{MemoryStore, Recorder, TraceScope},
+    trace::{MemoryStore, Recorder, TraceScope, output},
 };
 use portcullis_otel::{
     Telemetry,
@@ -288,6 +288,60 @@ async fn what_is_refused_has_no_span_of_a_request_and_what_came_in_is_a_servers(
     assert_eq!(attributes[conventional::ERROR_TYPE], "rejected");
     assert!(call.status.as_ref().unwrap().message.contains("shop"), "{:?}", call.status);
     assert!(call.events.iter().any(|event| event.name == "portcullis.breaker.rejected"));
+}
+
+/// An agent's turn with two tools, the second of which fails.
+async fn turn(recorder: &Recorder) {
+    let tools = async {
+        let search =
+            TraceScope::tool("search").call_id("call_17").arguments("{\"for\": \"skies\"}");
+        search.run(async { output("three articles") }).await;
+        let fails = async { Err::<(), _>(portcullis::Error::inner("by nothing")) };
+        TraceScope::tool("divide").try_run(fails).await.unwrap_err();
+    };
+    TraceScope::start("turn").recorder(recorder).run(tools).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[expect(deprecated, reason = "they have a repository of their own by now, and the same names")]
+async fn an_agents_tools_are_spans_by_the_conventions_for_them() {
+    for opted_in in [false, true] {
+        let (collector, address) = Collector::start();
+        let telemetry = Telemetry::builder("agent").otlp(&*address);
+        let telemetry = if opted_in { telemetry.outputs() } else { telemetry }.build().unwrap();
+        let recorder = recorder(&telemetry);
+        turn(&recorder).await;
+        // One outside of everything, whose parent came over the wire.
+        let mut headers = HeaderMap::new();
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        headers.insert("traceparent", parent.parse().unwrap());
+        let alone = TraceScope::tool("alone").parent(trace_context::from_headers(&headers));
+        alone.recorder(&recorder).run(async {}).await;
+        recorder.shutdown().await;
+        telemetry.shutdown();
+
+        let spans = collector.spans();
+        let named = |name: &str| spans.iter().find(|span| span.name == name).unwrap();
+        let (search, divide) = (named("execute_tool search"), named("execute_tool divide"));
+        assert!(spans.iter().all(|span| span.kind() == SpanKind::Internal));
+        assert_eq!(search.parent_span_id, named("turn").span_id);
+        let told = text(&search.attributes);
+        assert_eq!(told[conventional::GEN_AI_OPERATION_NAME], "execute_tool");
+        assert_eq!(told[conventional::GEN_AI_TOOL_NAME], "search");
+        assert_eq!(told[conventional::GEN_AI_TOOL_CALL_ID], "call_17");
+        let shown = |key| told.get(key).map(String::as_str);
+        let arguments = shown(conventional::GEN_AI_TOOL_CALL_ARGUMENTS);
+        assert_eq!(arguments, opted_in.then_some("{\"for\": \"skies\"}"));
+        let result = shown(conventional::GEN_AI_TOOL_CALL_RESULT);
+        assert_eq!(result, opted_in.then_some("three articles"));
+        assert_eq!(shown(attribute::OUTPUT), None);
+        assert_eq!([search, divide].map(status), [SpanStatus::Unset, SpanStatus::Error]);
+        let failed = text(&divide.attributes);
+        assert!(failed.contains_key(conventional::ERROR_TYPE));
+        assert!(!failed.contains_key(conventional::GEN_AI_TOOL_CALL_ID));
+        let alone = named("execute_tool alone");
+        assert_eq!(alone.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,6 +103,15 @@ pub struct Completes;
 #[derive(Clone, Copy, Debug)]
 pub struct Answers;
 
+/// The attributes of a tool's execution, by the names that OpenTelemetry's conventions have for them.
+mod tool {
+    pub(super) const OPERATION: &str = "gen_ai.operation.name";
+    pub(super) const EXECUTE: &str = "execute_tool";
+    pub(super) const NAME: &str = "gen_ai.tool.name";
+    pub(super) const CALL_ID: &str = "gen_ai.tool.call.id";
+    pub(super) const ARGUMENTS: &str = "gen_ai.tool.call.arguments";
+}
+
 /// Notes what came out of the current call or scope, in place of what was noted before. The text is
 /// redacted, then cut to the recorder's limit (500 characters); what is not UTF-8 is shown by
 /// replacement characters. Nothing happens where nothing is recorded.
@@ -133,6 +142,42 @@ impl TraceScope {
     /// Begins to describe an execution.
     pub fn start(name: impl Into<Arc<str>>) -> Self {
         Self { name: name.into(), recorder: None, remote: None, attributes: Vec::new() }
+    }
+
+    /// Begins to describe the execution of a language-model agent's tool, of this name. Exported, it is
+    /// an `execute_tool` span by OpenTelemetry's conventions for generative AI; what is noted by
+    /// [`output`] in it is the tool's result.
+    ///
+    /// ```
+    /// use portcullis_trace::{Recorder, TraceScope, output};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), portcullis_core::Invalid> {
+    /// # let recorder = Recorder::builder().build()?;
+    /// let tool = TraceScope::tool("search").call_id("call_17").arguments(r#"{"for": "skies"}"#);
+    /// let found = tool.recorder(&recorder).run(async {
+    ///     output("three articles");
+    ///     3
+    /// });
+    /// assert_eq!(found.await, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tool(name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        let tool = name.to_string();
+        let scope = Self::start(name).attribute(tool::OPERATION, tool::EXECUTE);
+        scope.attribute(tool::NAME, tool)
+    }
+
+    /// Notes which of the model's calls of a tool this is.
+    pub fn call_id(self, id: impl fmt::Display) -> Self {
+        self.attribute(tool::CALL_ID, id)
+    }
+
+    /// Notes what a tool was called with. It may well be confidential: it is redacted and cut as an
+    /// output is, kept in the record, and exported only where outputs are.
+    pub fn arguments(self, arguments: impl fmt::Display) -> Self {
+        self.attribute(tool::ARGUMENTS, arguments)
     }
 
     /// Where its trace goes.
