@@ -46,6 +46,7 @@
     let place = parent.firstChild;
     for (const item of items) {
       const key = keyOf(item);
+      if (after.has(key)) continue;
       const entry = before.get(key) ?? make(item);
       before.delete(key);
       after.set(key, entry);
@@ -62,15 +63,15 @@
   const SHAPES = {
     // Breakers.
     closed: ["disc", "M3.8 7.2l2.2 2.3 4.2-4.7"],
-    open: ["disc", "M4.4 4.4l5.2 5.200M9.6 4.400L4.4 9.6"],
-    "half-open": ["ring", null, "M7 1.500a5.5 5.5 0 0 1 0 11z"],
+    open: ["disc", "M4.4 4.4l5.2 5.2M9.6 4.4L4.4 9.6"],
+    "half-open": ["ring", null, "M7 1.5a5.5 5.5 0 0 1 0 11z"],
     "forced-open": ["square", "M4.4 4.4l5.2 5.2M9.6 4.4L4.4 9.6"],
-    "forced-closed": ["square", "M3.8 7.200l2.2 2.3 4.2-4.7"],
+    "forced-closed": ["square", "M3.8 7.2l2.2 2.3 4.2-4.7"],
     disabled: ["dashed", null],
     // Traces.
     success: ["ring", "M3.8 7.2l2.2 2.3 4.2-4.7"],
     error: ["disc", "M4.4 4.4l5.2 5.2M9.6 4.4L4.4 9.6"],
-    timeout: ["ring", "M7 3.600V7.200l2.4 1.8"],
+    timeout: ["ring", "M7 3.6V7.2l2.4 1.8"],
     rejected: ["square", "M3.8 7h6.4"],
     cancelled: ["dashed", "M4.6 7h4.8"],
   };
@@ -328,9 +329,8 @@
     }
 
     function everything() {
-      about.load();
+      about.load().then(traces.peek);
       figures.load();
-      traces.peek();
       trace.retry();
     }
 
@@ -390,7 +390,8 @@
     write(change, how = "push") {
       const url = address.of({ ...address.read(), ...change });
       if (url === (location.search || location.pathname)) return;
-      history[how === "push" ? "pushState" : "replaceState"]({ within: true }, "", url);
+      if (how === "push") history.pushState({ within: true }, "", url);
+      else history.replaceState(history.state, "", url);
     },
   };
 
@@ -434,7 +435,7 @@
       button.hidden = !about.takesToken();
       button.replaceChildren(
         svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" },
-          svg("circle", { class: "own", cx: 5, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M7.8 8H14v2.400M11.200 8v1.800" })),
+          svg("circle", { class: "own", cx: 5, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M7.8 8H14v2.4M11.2 8v1.8" })),
         token.get() ? "Token set" : "Token");
       set(button, "aria-label", token.get() ? "Token is set: change or forget it" : "Enter the token for changes");
     },
@@ -522,7 +523,13 @@
       named();
     }
 
-    return { load, title: () => known?.title ?? "Portcullis", takesToken: () => Boolean(known?.token), hasStore: () => known?.store !== false };
+    return {
+      load,
+      isKnown: () => known !== null,
+      title: () => known?.title ?? "Portcullis",
+      takesToken: () => Boolean(known?.token),
+      hasStore: () => Boolean(known?.store),
+    };
   })();
 
   let open = 0;
@@ -532,11 +539,13 @@
   }
 
   function showHealth(health) {
-    open = health.open.length;
+    const halfOpen = health.open.filter((b) => b.state === "half-open").length;
+    open = health.open.length - halfOpen;
     const node = byId("health");
     const kind = { ok: "closed", degraded: "open" }[health.status] ?? "disabled";
     node.className = `health is-${kind}`;
-    const words = health.status === "ok" ? "all well" : open ? `degraded: ${open} open` : health.status;
+    const parts = [open > 0 && `${count(open)} open`, halfOpen > 0 && `${count(halfOpen)} half-open`].filter(Boolean);
+    const words = health.status === "ok" ? "all well" : [health.status, parts.join(", ")].filter(Boolean).join(": ");
     if (node.dataset.words !== words) {
       node.dataset.words = words;
       node.replaceChildren(glyph(kind), h("span", null, words));
@@ -1199,7 +1208,7 @@
     let asked = 0;
     let known = false;
     let editing = null;
-    let filtered = "";
+    let filtered = null; // The filters of what is shown, or null if that is none.
 
     function query(filters, cursor) {
       const ask = new URLSearchParams({ limit: PAGE });
@@ -1229,6 +1238,7 @@
     }
 
     async function load() {
+      if (!about.isKnown()) return;
       if (!about.hasStore()) {
         byId("filters").hidden = true;
         byId("traces-note").replaceChildren(h("p", { class: "empty" }, "No trace store is configured in the program, so no call is kept."));
@@ -1244,6 +1254,7 @@
         const answer = await ask(query(filters));
         if (mine === asked) adopt(answer);
       } catch (error) {
+        filtered = null;
         stumble(error);
         if (mine === asked && error instanceof Problem) failed(error);
       } finally {
@@ -1256,12 +1267,17 @@
       next = null;
       known = false;
       render();
+      filtered = null;
       byId("traces-note").replaceChildren(h("p", { class: "problem" }, `Could not read traces. ${error.message}`));
     }
 
     // Looks for newer ones, without moving what is being read.
     const peek = paced(async () => {
       if (byId("overview").hidden || !about.hasStore()) return;
+      if (filtered === null) {
+        await load();
+        return;
+      }
       const mine = asked;
       const filters = address.read().filters;
       let answer;
@@ -1450,6 +1466,7 @@
     // What is worth a mark of its own in a bar.
     const MARKED = new Set(["rejected", "would_reject", "retrying", "resending", "gave_up", "timed_out", "slow", "state_changed", "overflowed", "waited", "held_back"]);
     const MANY = 80;
+    const MOST = 2000;
     const HEIGHT = 26;
     let id = null;
     let records = null;
@@ -1557,6 +1574,11 @@
       const byStart = (a, b) => a.from - b.from;
       tops.sort(byStart);
       for (const node of nodes) node.children.sort(byStart);
+      // Those that something went wrong in, or was tried again.
+      for (const node of nodes) {
+        if (isPlain(node) && !NOT_WELL.has(node.item.status)) continue;
+        for (let at = node; at && !at.isTelling; at = at.parent) at.isTelling = true;
+      }
       whole = Math.max(...nodes.map((node) => node.to), 0.001);
       const attempts = nodes.reduce((sum, node) => sum + (isPlain(node) ? 0 : node.item.attempts.length), 0);
       folded = new Set(nodes.length + attempts > MANY ? nodes.filter((node) => node.kind === "call" && !NOT_WELL.has(node.item.status)).map((node) => node.span) : []);
@@ -1576,15 +1598,12 @@
       return attempts.length <= 1 && (attempts[0]?.number ?? 1) === 1 && !events.some((event) => event.what === "retrying");
     }
 
-    // Whether something in it went wrong, or was tried again.
-    const isTelling = (node) => !isPlain(node) || NOT_WELL.has(node.item.status) || node.children.some(isTelling);
-
     function flatten() {
       const shown = [];
       const stack = tops.map((node) => ({ node, depth: 0 })).reverse();
       while (stack.length > 0) {
         const { node, depth } = stack.pop();
-        if (narrowed && !isTelling(node)) continue;
+        if (narrowed && !node.isTelling) continue;
         node.depth = depth;
         node.folds = node.children.length > 0 || !isPlain(node);
         shown.push(node);
@@ -1608,7 +1627,7 @@
       const axis = svg("svg", { class: "axis", height: 20, width: "100%", "aria-hidden": "true" });
       narrowed = false;
       const narrow = h("button", {
-        type: "button", class: "quiet", "aria-pressed": "false", hidden: nodes.length < 30 || nodes.every(isTelling) || !nodes.some(isTelling),
+        type: "button", class: "quiet", "aria-pressed": "false", hidden: nodes.length < 30 || nodes.every((node) => node.isTelling) || !nodes.some((node) => node.isTelling),
         click() {
           narrowed = !narrowed;
           set(narrow, "aria-pressed", String(narrowed));
@@ -1618,7 +1637,7 @@
       }, "Only failed and retried");
       const zoom = h("button", { type: "button", class: "quiet", hidden: true, click: () => zoomTo(0, whole) }, "Whole trace");
       const story = h("section", { class: "story", "aria-label": "What happened" });
-      parts = { plot, axis, zoom, story, line: h("div", { class: "cursor", hidden: true }) };
+      parts = { plot, axis, zoom, story, cut: h("span") };
       view = [0, whole];
       byId("trace").replaceChildren(
         back(), heading(lead), ...noted(lead),
@@ -1626,14 +1645,13 @@
           h("p", { class: "legend" },
             h("span", { class: "key solid" }, "under way"), h("span", { class: "key hatched" }, "waiting"),
             h("span", { class: "key moment" }, "head of the response"), h("span", { class: "key cross" }, "failed or refused"),
-            h("span", { class: "row-end" }, narrow, zoom)),
+            h("span", { class: "row-end" }, parts.cut, narrow, zoom)),
           h("div", { class: "scroller" }, h("div", { class: "ruler" }, axis), plot)),
         story);
-      rows = flatten();
+      render();
       const first = rows.find((row) => row.span === span && row.kind !== "root")
         ?? nodes.find((node) => node.kind === "call" && NOT_WELL.has(node.item.status))
         ?? nodes.find((node) => node.kind === "call" && node.item.attempts.length > 1) ?? nodes[0];
-      render();
       pick(rows.find((row) => row.span === first.span) ?? rows[0], false);
       entries(plot).find((entry) => entry.row === picked)?.node.scrollIntoView({ block: "nearest" });
       window.scrollTo(0, 0);
@@ -1686,7 +1704,9 @@
     // ----- the rows -----
 
     function render() {
-      rows = flatten();
+      const all = flatten();
+      rows = all.slice(0, MOST);
+      say(parts.cut, rows.length < all.length ? `The first ${count(MOST)} of ${count(all.length)} rows.` : "");
       parts.plot.parentNode.classList.toggle("long", rows.length > 18);
       list(parts.plot, rows, (row) => `${row.kind} ${row.call?.span ?? ""} ${row.item.number ?? ""} ${row.span}`, line);
       scale();
@@ -1995,6 +2015,7 @@
         End: () => go(rows.length - 1),
         Enter: () => pick(row),
         " ": () => pick(row),
+        Escape: () => tip.hide(),
         ArrowRight: () => (row.folds && isFolded ? toggle(row) : go(at + 1)),
         ArrowLeft: () => (row.folds && !isFolded ? toggle(row) : row.parent && go(rows.indexOf(row.parent))),
       }[event.key];
@@ -2071,9 +2092,9 @@
     }
 
     const ICONS = {
-      auto: [svg("circle", { class: "own", cx: 8, cy: 8, r: 5.5 }), svg("path", { class: "solid", d: "M8 2.500a5.5 5.5 0 0 1 0 11z" })],
-      light: [svg("circle", { class: "own", cx: 8, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M8 1.500v1.200M8 13.300v1.200M1.5 8h1.200M13.3 8h1.200M3.4 3.400l.9.9M11.7 11.700l.9.9M12.6 3.400l-.9.9M4.3 11.700l-.9.9" })],
-      dark: [svg("path", { class: "own", d: "M13 9.600A5.6 5.6 0 0 1 6.4 3 5.6 5.6 0 1 0 13 9.600z" })],
+      auto: [svg("circle", { class: "own", cx: 8, cy: 8, r: 5.5 }), svg("path", { class: "solid", d: "M8 2.5a5.5 5.5 0 0 1 0 11z" })],
+      light: [svg("circle", { class: "own", cx: 8, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M8 1.5v1.2M8 13.3v1.2M1.5 8h1.2M13.3 8h1.2M3.4 3.4l.9.9M11.7 11.7l.9.9M12.6 3.4l-.9.9M4.3 11.7l-.9.9" })],
+      dark: [svg("path", { class: "own", d: "M13 9.6A5.6 5.6 0 0 1 6.4 3 5.6 5.6 0 1 0 13 9.6z" })],
     };
 
     function show() {

@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use portcullis::{
     HttpStack, Stack,
-    admin::Admin,
+    admin::{Admin, AdminBuilder},
     breaker,
     retry::{Backoff, Jitter},
     trace::{MemoryStore, Query, Recorder, TraceScope, record::Trace},
@@ -60,18 +60,28 @@ impl World {
     /// If a setting is out of its range, which none is.
     #[must_use]
     pub fn new(title: &str) -> Self {
+        Self::with(title, |admin| admin.token(TOKEN))
+    }
+
+    /// One of which nothing can be changed.
+    ///
+    /// # Panics
+    ///
+    /// If a setting is out of its range, which none is.
+    #[must_use]
+    pub fn to_look_at(title: &str) -> Self {
+        Self::with(title, |admin| admin)
+    }
+
+    fn with(title: &str, set: impl FnOnce(AdminBuilder) -> AdminBuilder) -> Self {
         let registry = Registry::new();
         let store = MemoryStore::new();
         let recorder = Recorder::builder().store(store).sample_rate(1.0).build();
         let recorder = recorder.expect("the settings are in range");
         registry.insert("traces", recorder.clone());
-        let admin = Admin::builder()
-            .title(title)
-            .registry(&registry)
-            .shared_store(recorder.store().clone())
-            .token(TOKEN)
-            .build()
-            .expect("the settings are in range");
+        let admin = Admin::builder().title(title).registry(&registry);
+        let admin = set(admin.shared_store(recorder.store().clone())).build();
+        let admin = admin.expect("the settings are in range");
         let (upstream, stacks) = (Upstream::default(), HashMap::new());
         let began = clock::now();
         Self { admin, registry, recorder, upstream, stacks, began, addr: None, server: None }

@@ -71,6 +71,44 @@ async fn an_order_takes_the_token_and_a_wrong_one_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_no_token_is_configured_nothing_is_offered() {
+    let mut world = World::to_look_at("shop");
+    world.call("pay", "http://pay.example/?200:5").await.unwrap();
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees(".tile .state", "closed").await;
+    chrome.click(".tile .dots").await;
+    chrome.sees(".menu", "No token is configured").await;
+    assert_eq!(chrome.texts(".menu button").await.len(), 0);
+    let hidden = "['token', 'figures-reset'].every((id) => document.getElementById(id).hidden)";
+    chrome.until(hidden).await;
+    assert_content(&chrome).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_begin_anew_when_they_are_reset() {
+    let mut world = World::new("shop");
+    for n in 0..3 {
+        world.call("pay", &format!("http://pay.example/{n}?200:5")).await.unwrap();
+    }
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees(".targets .success", "of 3 attempts").await;
+    chrome.sees(".tile .foot", "3 ok").await;
+    chrome.click("#figures-reset").await;
+    chrome.press(&format!("{}{}", world.token(), Chrome::ENTER)).await;
+    chrome.sees(".targets .success", "of 0 attempts").await;
+    chrome.sees(".tile .foot", "last 60 s: 0 ok").await;
+    world.call("pay", "http://pay.example/again?200:1").await.unwrap();
+    chrome.sees(".targets .success", "of 1 attempt").await;
+    assert_content(&chrome).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_many_the_closed_ones_are_lines_and_a_filter_finds_any() {
     let mut world = World::new("crawler");
     for host in 0..200 {

@@ -158,3 +158,27 @@ async fn a_trace_of_256_calls_stays_usable() {
     chrome.until("document.querySelectorAll('.plot .line').length === 5").await;
     assert_content(&chrome).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn from_a_link_that_one_was_sent_the_way_back_leads_to_the_list() {
+    let mut world = World::new("shop");
+    world.call("news", "http://news.example/?503:40,200:30").await.unwrap();
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(390, 844, "light").await;
+    chrome.open(&format!("{url}?status=all")).await;
+    chrome.click(".traces .row").await;
+    chrome.until("document.querySelectorAll('.plot .attempt').length === 2").await;
+    let link = chrome.run("return location.href").await;
+    chrome.open("about:blank").await;
+    chrome.open(link.as_str().unwrap()).await;
+    chrome.click(".plot .attempt").await;
+    chrome.until("document.querySelector('.plot .attempt').ariaSelected === 'true'").await;
+    chrome.reload().await;
+    // What was looked at is part of the link, too.
+    chrome.until("document.querySelector('.plot .attempt')?.ariaSelected === 'true'").await;
+    chrome.click("#trace .back").await;
+    chrome.until("location.search === '?status=all'").await;
+    chrome.until("document.querySelectorAll('.traces .row').length === 1").await;
+    assert_content(&chrome).await;
+}
