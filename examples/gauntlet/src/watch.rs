@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     /// Tells `what` as a layer of this kind would, so many milliseconds after `start`.
-    fn tell(watch: &Watch, layer: LayerKind, start: Instant, ms: u64, what: What<'_>) {
+    fn tell(watch: &Watch, layer: LayerKind, start: Instant, ms: u64, what: What<'static>) {
         let voice = Voice::new(layer, "search").with_observer(Arc::new(watch.clone()));
         voice.tell(&Call::new(), start + Duration::from_millis(ms), || what);
     }

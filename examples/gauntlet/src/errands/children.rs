@@ -38,11 +38,12 @@ pub(super) fn client(
     let (metrics, page) = (shown.telemetry.metrics(), shown.admin.observer());
     let judge = ProcessClassifier::new();
     let trace = TraceLayer::builder("convert").recorder(handle.recorder()).classify(judge);
+    let process = Process::builder("convert", "sh").arg("-c").arg(SCRIPT).arg("convert");
     let timeout = TimeoutLayer::builder("convert").total(LIMIT);
     Ok(ServiceBuilder::new()
         .layer(trace.observe(metrics.clone()).observe(page.clone()).build()?)
         .layer(timeout.observe(metrics.clone()).observe(page.clone()).build()?)
-        .service(Process::builder("convert", "sh").arg("-c").arg(SCRIPT).arg("convert").build()?))
+        .service(process.observe(metrics.clone()).observe(page).build()?))
 }
 
 /// Any invocation: most go well.

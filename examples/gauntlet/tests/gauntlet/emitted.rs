@@ -13,8 +13,13 @@ use http_body_util::{BodyExt, Full};
 use opentelemetry_sdk::trace::InMemorySpanExporter;
 use portcullis::{
     BoxError, Call, FaultKind, LayerKind, Next, Outcome, Progress, Reason, Replay, Stack, Voice,
-    What, clock, follow_fn, http::GrpcClassifier, otel::Telemetry, poll::PollLayer,
-    retry::BudgetConfig, trace::MemoryStore,
+    What, clock, follow_fn,
+    http::GrpcClassifier,
+    otel::Telemetry,
+    poll::PollLayer,
+    process::{Invocation, Process},
+    retry::BudgetConfig,
+    trace::MemoryStore,
 };
 use portcullis_testkit::{call as send, poll_k};
 use tokio::time::sleep;
@@ -146,7 +151,22 @@ async fn everything(telemetry: &Telemetry) {
     // It never is what it should be; and here nobody waits to see.
     send(&mut render, 1).await.unwrap_err();
     poll_k(&mut Box::pin(send(&mut render, 1)), 3).await;
+    processes(telemetry).await;
     recorder.flush().await;
+}
+
+/// Processes that end in every way there is.
+async fn processes(telemetry: &Telemetry) {
+    // They live by the real clock.
+    tokio::time::resume();
+    let convert = Process::builder("convert", "sh").arg("-c");
+    let mut convert = convert.observe(telemetry.metrics().clone()).build().unwrap();
+    for script in ["echo done", "echo 'unknown format' >&2; exit 3", "kill -KILL $$"] {
+        send(&mut convert, Invocation::new().arg(script)).await.unwrap();
+    }
+    let missing = Process::builder("convert", "a program that is not there");
+    let mut missing = missing.observe(telemetry.metrics().clone()).build().unwrap();
+    send(&mut missing, Invocation::new()).await.unwrap_err();
 }
 
 /// The series of a text for Prometheus.
