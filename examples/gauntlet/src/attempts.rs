@@ -185,3 +185,19 @@ impl fmt::Debug for Log {
         f.debug_struct("Log").field("attempts", &attempts).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else the next lap's requests, which have the ids of this one's, would go on where these ended,
+    /// and the log would grow for as long as it is served.
+    #[test]
+    fn what_was_handed_out_is_forgotten() {
+        let log = Log::default();
+        assert_eq!([7, 7, 8].map(|id| log.next_number(id)), [1, 2, 1]);
+        log.take();
+        assert_eq!(log.next_number(7), 1);
+        assert!(log.take().is_empty());
+    }
+}
