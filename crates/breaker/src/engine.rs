@@ -287,6 +287,31 @@ impl Engine {
         });
     }
 
+    /// Somebody has seen that the peer is unwell: opens, unless it is open or half-open already, or an
+    /// order says what happens.
+    pub(crate) fn open(&self, why: Reason, now: Instant, changes: &mut Changes) {
+        self.with_circuit(|circuit| {
+            let by_rules = matches!(circuit.word.mode(), Mode::Automatic | Mode::Disabled);
+            if !by_rules || circuit.word.phase() != Phase::Closed {
+                return;
+            }
+            if self.hot.tally.was_healthy(circuit, now) {
+                circuit.backoff = 0;
+            }
+            circuit.open(&self.config, why, Hint::None, now, changes);
+        });
+    }
+
+    /// Somebody has seen that the peer is well again: begins a half-open cycle, where it is open by its
+    /// own rules.
+    pub(crate) fn half_open(&self, why: Reason, now: Instant, changes: &mut Changes) {
+        self.with_circuit(|circuit| {
+            if matches!(circuit.word.mode(), Mode::Automatic | Mode::Disabled) {
+                circuit.half_open(why, now, changes);
+            }
+        });
+    }
+
     /// Follows an order. Nothing changes if it was in force already.
     pub fn order(&self, mode: Mode, now: Instant, changes: &mut Changes) {
         self.with_circuit(|circuit| {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Instant};
 
 use portcullis_core::{
-    Call, Completion, Error, Invalid, LayerKind, Outcome, State, Voice, What, clock,
+    Call, Completion, Error, Invalid, LayerKind, Outcome, Reason, State, Voice, What, clock,
 };
 
 use crate::{
@@ -144,6 +144,16 @@ impl Handle {
     /// initial length, results of calls still out not counted.
     pub fn reset(&self) {
         self.step(clock::now(), Engine::reset);
+    }
+
+    /// The peer was seen to be unwell.
+    pub(crate) fn open(&self, why: Reason) {
+        self.step(clock::now(), |engine, now, changes| engine.open(why, now, changes));
+    }
+
+    /// The peer was seen to be well again.
+    pub(crate) fn half_open(&self, why: Reason) {
+        self.step(clock::now(), |engine, now, changes| engine.half_open(why, now, changes));
     }
 
     /// Admits a call made without a service. Its end is told to the [`Completion`]: `settle` says what

@@ -31,6 +31,7 @@
 //!
 //! - [`BreakerLayer`] puts a [`Breaker`] round a service: one for all calls, or one for each key.
 //! - [`Handle`] inspects it and orders it about; it can also be used without a service.
+//! - [`HealthCheck`] looks after the peer without a call, and tells the breaker.
 //! - [`Engine`] is the state machine alone, told the time by whoever runs it.
 //!
 //! # Features
@@ -42,6 +43,7 @@ mod engine;
 mod error;
 mod future;
 mod handle;
+mod health;
 mod layer;
 mod pending;
 mod select;
@@ -56,6 +58,7 @@ pub use self::{
     error::Open,
     future::ResponseFuture,
     handle::Handle,
+    health::{HealthCheck, HealthCheckBuilder},
     layer::{BreakerBuilder, BreakerLayer, KeyFn, Unkeyed},
     select::{ByKey, Handles, Select, Single},
     service::Breaker,

@@ -80,6 +80,16 @@ pub enum Reason {
         /// Share admitted at this moment, in (0, 1].
         share: f64,
     },
+    /// So many health checks in a row failed.
+    ChecksFailed {
+        /// How many.
+        count: u32,
+    },
+    /// So many health checks in a row succeeded, after some that failed.
+    ChecksSucceeded {
+        /// How many.
+        count: u32,
+    },
     /// Somebody ordered it by hand.
     Manual,
     /// A map of keys is full of entries that may not be evicted; the key shares an overflow entry.
@@ -239,6 +249,12 @@ impl fmt::Display for Reason {
             }
             Self::Ramp { share } => {
                 write!(f, "just closed, admitting {} of calls", Percent(share))
+            }
+            Self::ChecksFailed { count: 1 } => f.write_str("a health check failed"),
+            Self::ChecksFailed { count } => write!(f, "{count} health checks in a row failed"),
+            Self::ChecksSucceeded { count: 1 } => f.write_str("a health check succeeded"),
+            Self::ChecksSucceeded { count } => {
+                write!(f, "{count} health checks in a row succeeded")
             }
             Self::Manual => f.write_str("by hand"),
             Self::Overflow { capacity } => {

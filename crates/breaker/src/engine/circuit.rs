@@ -251,14 +251,20 @@ impl Circuit {
 
     /// Begins a half-open cycle, with all its slots free, if the open time is over.
     pub(super) fn half_open_if_due(&mut self, now: Instant, changes: &mut Changes) {
-        if self.word.phase() != Phase::Open || now < self.open_until {
+        if now >= self.open_until {
+            self.half_open(Reason::OpenTimeOver { open_for: self.open_for }, now, changes);
+        }
+    }
+
+    /// Begins a half-open cycle, with all its slots free, if it is open.
+    pub(super) fn half_open(&mut self, why: Reason, now: Instant, changes: &mut Changes) {
+        let from = self.word;
+        if from.phase() != Phase::Open {
             return;
         }
-        let from = self.word;
         // A generation of its own: what was admitted before the trip is not a probe's result.
         self.word = from.next_generation().with_phase(Phase::HalfOpen);
         self.succeeded = 0;
-        let why = Reason::OpenTimeOver { open_for: self.open_for };
         changes.push(Transition::new(from, self.word, why, None, now));
     }
 

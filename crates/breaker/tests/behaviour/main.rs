@@ -2,6 +2,7 @@
 
 mod counting;
 mod cycle;
+mod health;
 mod keys;
 mod mistakes;
 mod modes;
