@@ -137,13 +137,19 @@ impl Axis {
     /// Hatches the waits before an operation was asked about again.
     fn fill_polls(&self, cells: &mut [Cell], call: &Call) {
         let end = call.started.saturating_add(call.duration);
-        let mut polls = call.events.iter().filter(|event| event.what == "polled").peekable();
-        while let Some(event) = polls.next() {
+        let mut asked = call.started;
+        let mut requests = Vec::new();
+        for event in call.events.iter().filter(|event| event.what == "polled") {
+            // One that was left while it waited was not asked about.
+            if event.offset >= asked {
+                requests.push((asked, event.offset));
+            }
             let Some(wait) = event.wait else { continue };
-            let asked = event.offset.saturating_add(wait).min(end);
-            self.fill(cells, event.offset, asked, Cell::Waiting);
-            // However short the poll was, it has its cells.
-            let answered = polls.peek().map_or(end, |next| next.offset.max(asked));
+            asked = event.offset.saturating_add(wait);
+            self.fill(cells, event.offset, asked.min(end), Cell::Waiting);
+        }
+        // However short a request was, it has its cells.
+        for (asked, answered) in requests {
             self.fill(cells, asked, answered, Cell::Busy);
         }
     }

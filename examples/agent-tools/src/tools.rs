@@ -1,29 +1,39 @@
-//! What the agent works with: one HTTP client, and a stack in front of each server.
+//! What the agent works with: servers and programs, and a stack in front of each.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use portcullis::{Error, HttpStack, Invalid, Report, Stack, retry::Backoff, trace::Recorder};
+use portcullis::{Backoff, BoxError, Error, HttpStack, Invalid, Report, Stack, trace::Recorder};
 use tower::{Layer, ServiceExt};
 
-use crate::world::{Names, World};
+use crate::{
+    bench::Bench,
+    program::Program,
+    world::{Names, World},
+};
 
 /// The same jitter in every run.
 const SEED: u64 = 17;
 
-type Http = Client<HttpConnector<Names>, Full<Bytes>>;
+pub(crate) type Http = Client<HttpConnector<Names>, Full<Bytes>>;
 
 pub(crate) struct Tools {
     pub(crate) model: Tool,
     pub(crate) search: Tool,
     pub(crate) metrics: Tool,
     pub(crate) people: Tool,
+    pub(crate) logs: Program,
+    pub(crate) profile: Program,
+    pub(crate) replay: Program,
+    pub(crate) dump: Program,
+    pub(crate) bench: Bench,
 }
 
 /// A server of this name, and how it is called.
@@ -43,14 +53,22 @@ struct Patience {
 // ===== impl Tools =====
 
 impl Tools {
-    pub(crate) fn new(world: &World, recorder: &Recorder) -> Result<Self, Invalid> {
+    pub(crate) fn new(world: &World, folder: &Path, recorder: &Recorder) -> anyhow::Result<Self> {
         let connector = HttpConnector::new_with_resolver(world.names());
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let tool = |name, total, attempt, attempts| {
             let [total, attempt] = [total, attempt].map(Duration::from_millis);
             Tool::new(name, &Patience { total, attempt, attempts }, &client, recorder)
         };
+        let program = |name, patience| {
+            Program::new(name, Duration::from_millis(patience), folder, recorder, SEED)
+        };
         Ok(Self {
+            logs: program("logs", 5_000)?,
+            profile: program("profile", 5_000)?,
+            replay: program("replay", 400)?,
+            dump: program("dump", 5_000)?,
+            bench: Bench::new(&client, recorder, SEED)?,
             model: tool("model", 6_000, 2_000, 3)?,
             search: tool("search", 3_000, 1_000, 3)?,
             metrics: tool("metrics", 1_500, 300, 2)?,
@@ -58,8 +76,11 @@ impl Tools {
         })
     }
 
-    pub(crate) fn all(&self) -> [&Tool; 4] {
-        [&self.model, &self.search, &self.metrics, &self.people]
+    /// What the settings of the stacks in front of servers come to.
+    pub(crate) fn checks(&self) -> [Report; 5] {
+        let [model, search, metrics, people] =
+            [&self.model, &self.search, &self.metrics, &self.people].map(Tool::check);
+        [model, search, metrics, people, self.bench.check()]
     }
 }
 
@@ -105,11 +126,20 @@ impl Tool {
         let body = Full::from(text.to_owned());
         let request = Request::builder().method(method).uri(uri).body(body);
         let response = self.service.clone().oneshot(request.map_err(Error::inner)?).await?;
-        let status = response.status();
-        let text = response.into_body().collect().await.map_err(Error::inner)?.to_bytes();
-        match status.is_success() {
-            true => Ok(String::from_utf8_lossy(&text).into_owned()),
-            false => Err(Error::inner(format!("status {status}"))),
-        }
+        said(response).await
+    }
+}
+
+/// What a server said, unless it failed.
+pub(crate) async fn said<B>(response: Response<B>) -> Result<String, Error>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let status = response.status();
+    let text = response.into_body().collect().await.map_err(Error::inner)?.to_bytes();
+    match status.is_success() {
+        true => Ok(String::from_utf8_lossy(&text).into_owned()),
+        false => Err(Error::inner(format!("status {status}"))),
     }
 }

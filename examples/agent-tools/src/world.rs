@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{Router, routing::any};
-use http::{Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use hyper_util::client::legacy::connect::dns::Name;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tower::Service;
@@ -29,19 +29,30 @@ enum Reply {
     Fails(StatusCode),
     /// Asks to come back in a second.
     Busy,
+    /// Takes a job on, and says where to ask about it.
+    Accepts,
+    /// Is not done with it.
+    Works,
     Hangs,
 }
 
 const MODEL: &[Reply] = &[
     Reply::Busy,
-    Reply::Text("Search the incidents, read the latency, find out who is on call."),
-    Reply::Text("Deploy 418 reads whole carts. Unconfirmed: metrics did not answer."),
+    Reply::Text("Search the incidents, look into the program, try it on the test bench."),
+    Reply::Text("Deploy 418 reads whole carts. Revert it: the test bench shows that it helps."),
 ];
 const SEARCH: &[Reply] = &[
     Reply::Fails(StatusCode::SERVICE_UNAVAILABLE),
     Reply::Text("14:05 checkout slow, after deploy 418"),
 ];
 const METRICS: &[Reply] = &[Reply::Hangs];
+const BENCH: &[Reply] = &[
+    Reply::Accepts,
+    Reply::Works,
+    Reply::Fails(StatusCode::SERVICE_UNAVAILABLE),
+    Reply::Works,
+    Reply::Text("p95 of 2.1 s with deploy 418, of 180 ms without"),
+];
 
 /// The servers. They end when this is dropped.
 pub(crate) struct World {
@@ -59,7 +70,9 @@ impl World {
     pub(crate) async fn begin() -> io::Result<Self> {
         let mut world = Self { names: Names::default(), servers: JoinSet::new() };
         let mut names = BTreeMap::new();
-        for (name, replies) in [("model", MODEL), ("search", SEARCH), ("metrics", METRICS)] {
+        for (name, replies) in
+            [("model", MODEL), ("search", SEARCH), ("metrics", METRICS), ("bench", BENCH)]
+        {
             names.insert(format!("{name}.example"), world.serve(replies).await?);
         }
         // A port on which nobody listens any more.
@@ -99,6 +112,13 @@ async fn answer(reply: Option<Reply>) -> Response<String> {
             *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
             response.headers_mut().insert(header::RETRY_AFTER, 1.into());
         }
+        Reply::Accepts => {
+            *response.status_mut() = StatusCode::ACCEPTED;
+            let headers = response.headers_mut();
+            headers.insert(header::LOCATION, HeaderValue::from_static("/runs/7"));
+            headers.insert(header::RETRY_AFTER, 1.into());
+        }
+        Reply::Works => *response.status_mut() = StatusCode::ACCEPTED,
         Reply::Hangs => std::future::pending().await,
     }
     response
