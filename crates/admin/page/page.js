@@ -60,6 +60,23 @@
 
   const entries = (parent) => [...(kept.get(parent)?.values() ?? [])];
 
+  const button = (attributes, ...children) => h("button", { type: "button", ...attributes }, ...children);
+  // What stands where there is nothing to show, yet or at all: `empty`, `loading` or `problem`.
+  const note = (kind, ...words) => h("p", { class: kind }, ...words);
+  const icon = (size, ...shapes) =>
+    svg("svg", { width: size, height: size, viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" }, ...shapes);
+  const stroke = (d) => svg("path", { class: "own", d });
+  const chevron = () => icon(12, stroke("M4 2.5L8 6 4 9.5"));
+  const bar = (kind) => svg("rect", { class: kind, height: 6, rx: 3 });
+  const meter = (...bars) => svg("svg", { class: "meter", height: 6, width: "100%", "aria-hidden": "true" }, ...bars);
+
+  // A bar that is filled as far as `fill` is wide.
+  function scale(fill, ...others) {
+    const track = bar("track");
+    track.setAttribute("width", "100%");
+    return meter(track, fill, ...others);
+  }
+
   const SHAPES = {
     // Breakers.
     closed: ["disc", "M3.8 7.2l2.2 2.3 4.2-4.7"],
@@ -121,9 +138,12 @@
     if (ms < 9_995) return `${(ms / 1000).toFixed(2)} s`;
     if (ms < 59_950) return `${(ms / 1000).toFixed(1)} s`;
     const s = Math.round(ms / 1000);
-    const [one, word, other, rest] = s < 3600 ? [60, "min", 1, "s"] : s < 86_400 ? [3600, "h", 60, "min"] : [86_400, "d", 3600, "h"];
-    const left = Math.floor((s % one) / other);
-    return `${Math.floor(s / one)} ${word}${left > 0 ? ` ${left} ${rest}` : ""}`;
+    const two = (one, word, other, rest) => {
+      const left = Math.floor((s % one) / other);
+      return `${Math.floor(s / one)} ${word}${left > 0 ? ` ${left} ${rest}` : ""}`;
+    };
+    if (s < 3600) return two(60, "min", 1, "s");
+    return s < 86_400 ? two(3600, "h", 60, "min") : two(86_400, "d", 3600, "h");
   }
 
   function age(ms) {
@@ -256,7 +276,7 @@
       if (state === "offline" && !banner.firstChild) {
         banner.append(
           h("span", null, "The server does not answer. What you see is from ", h("b", { id: "gone-since" }), "."),
-          h("button", { type: "button", click: () => attempt() }, "Try now"));
+          button({ click: () => attempt() }, "Try now"));
         say(byId("gone-since"), CLOCK.format(lastSeen));
       }
       if (state !== "offline") banner.replaceChildren();
@@ -422,6 +442,7 @@
 
   // ===== the token, and asking before something is changed =====
 
+  const NO_TOKEN = "No token is configured in the program, so nothing can be changed from here.";
   const secret = memory("sessionStorage", "portcullis-token");
 
   const token = {
@@ -431,13 +452,11 @@
       token.show();
     },
     show() {
-      const button = byId("token");
-      button.hidden = !about.takesToken();
-      button.replaceChildren(
-        svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" },
-          svg("circle", { class: "own", cx: 5, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M7.8 8H14v2.4M11.2 8v1.8" })),
-        token.get() ? "Token set" : "Token");
-      set(button, "aria-label", token.get() ? "Token is set: change or forget it" : "Enter the token for changes");
+      const node = byId("token");
+      node.hidden = !about.takesToken();
+      const key = icon(16, svg("circle", { class: "own", cx: 5, cy: 8, r: 2.8 }), stroke("M7.8 8H14v2.4M11.2 8v1.8"));
+      node.replaceChildren(key, token.get() ? "Token set" : "Token");
+      set(node, "aria-label", token.get() ? "Token is set: change or forget it" : "Enter the token for changes");
     },
     enter() {
       confirm({
@@ -466,8 +485,8 @@
       (needsToken || !token.get()) && field,
       problem,
       h("div", { class: "row" },
-        forget && h("button", { type: "button", click: () => { token.set(""); dialog.close(); } }, "Forget it"),
-        h("button", { type: "button", click: () => dialog.close() }, "Cancel"),
+        forget && button({ click: () => { token.set(""); dialog.close(); } }, "Forget it"),
+        button({ click: () => dialog.close() }, "Cancel"),
         go));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -499,7 +518,7 @@
 
   function refusal(error) {
     if (error.status === 401) return "The token was refused.";
-    if (error.status === 403) return "No token is configured in the program, so nothing can be changed from here.";
+    if (error.status === 403) return NO_TOKEN;
     return error.message;
   }
 
@@ -560,25 +579,32 @@
     node.hidden = !counts;
     if (!counts) return;
     const lost = counts.dropped + counts.lost;
+    const why = `${count(counts.dropped)} dropped for want of room, ${count(counts.lost)} lost by the store`;
     const shown = [
       [counts.seen === 1 ? "trace" : "traces", counts.seen, "Traces that came to their end", ""],
       ["kept", counts.kept, "Traces that were kept: failures, retries, slow ones, and a share of the rest", ""],
-      ["dropped", lost, `${count(counts.dropped)} dropped for want of room, ${count(counts.lost)} lost by the store`, lost ? "is-open" : ""],
+      ["dropped", lost, why, lost ? "is-open" : ""],
     ];
     if (counts.waiting > 0) shown.push(["waiting", counts.waiting, "Traces on their way to the store", ""]);
-    list(node, shown, ([word]) => word, ([word, , tells]) => {
+    list(node, shown, ([word]) => word, ([word]) => {
       const figure = h("b");
-      const node = h("span", { title: tells }, figure, ` ${word}`);
-      return { node, update: ([, n, tells, bad]) => { say(figure, compact(n)); set(node, "title", tells); set(node, "class", bad); } };
+      const node = h("span", null, figure, ` ${word}`);
+      return {
+        node,
+        update([, n, tells, bad]) {
+          say(figure, compact(n));
+          set(node, "title", tells);
+          set(node, "class", bad);
+        },
+      };
     });
   }
 
   // ===== figures: breakers, targets, limits, health =====
 
   const figures = (() => {
-    async function section(note, path, show, words) {
-      const place = byId(note);
-      if (!place.firstChild && !place.dataset.known) place.append(h("p", { class: "loading" }, `Reading ${words} …`));
+    async function section(place, path, show, words) {
+      if (!place.firstChild && !place.dataset.known) place.append(note("loading", `Reading ${words} …`));
       try {
         const answer = await ask(path);
         place.dataset.known = "yes";
@@ -586,7 +612,7 @@
         show(answer);
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
-        place.replaceChildren(h("p", { class: "problem" }, `Could not read ${words}. ${error.message}`));
+        place.replaceChildren(note("problem", `Could not read ${words}. ${error.message}`));
       }
     }
 
@@ -598,8 +624,8 @@
     }
 
     const load = paced(() => Promise.all([
-      section("breakers-note", "api/breakers", breakers.show, "breakers"),
-      section("targets-note", "api/targets", targets.show, "targets"),
+      section(byId("breakers-note"), "api/breakers", breakers.show, "breakers"),
+      section(byId("targets-note"), "api/targets", targets.show, "targets"),
       optional("api/limits", limits.show, { limits: [] }),
       optional("health", showHealth, { status: "unknown", open: [], traces: null }),
     ]), 900);
@@ -647,7 +673,8 @@
       set(rejected, "d", bars(seconds, ([, bad]) => zero + bad * unit, ([, , refused]) => refused, false, unit));
       set(line, "d", `M0 ${zero.toFixed(2)}H60`);
       const sum = (at) => seconds.reduce((total, second) => total + second[at], 0);
-      const words = counted ? `last 60 s: ${count(sum(0))} ok, ${count(sum(1))} failed, ${count(sum(2))} rejected` : "not observed";
+      const told = `last 60 s: ${count(sum(0))} ok, ${count(sum(1))} failed, ${count(sum(2))} rejected`;
+      const words = counted ? told : "not observed";
       set(node, "aria-label", words);
       return words;
     }
@@ -670,7 +697,12 @@
     let all = false;
 
     const keyOf = (b) => JSON.stringify([b.name, b.key, b.shared]);
-    const label = (b) => (b.shared ? `${b.name} (shared by further keys)` : b.key === null || b.key === b.name ? b.name : `${b.name} ${b.key}`);
+    const hasKey = ({ name, key }) => key !== null && key !== name;
+
+    function label(b) {
+      if (b.shared) return `${b.name} (shared by further keys)`;
+      return hasKey(b) ? `${b.name} ${b.key}` : b.name;
+    }
 
     function show(answer) {
       known = answer.breakers;
@@ -693,12 +725,18 @@
       more.hidden = few || closed.length <= LINES;
       say(more, all ? "Show fewer" : `Show all ${count(closed.length)} closed ones`);
       byId("breakers-find").hidden = known.length <= TILES && !part;
-      const note = byId("breakers-note");
-      if (known.length === 0) note.replaceChildren(h("p", { class: "empty" }, "No breaker yet. A stack's breakers appear here once it is built and known to the registry; those by key with the first call for it."));
-      else if (shown.length === 0) note.replaceChildren(h("p", { class: "empty" }, `None of ${count(known.length)} breakers has this in its name.`));
-      else if (omitted > 0) note.replaceChildren(h("p", { class: "empty" }, `${count(omitted)} more closed ones are not listed: there are too many.`));
-      else note.replaceChildren();
+      const words = remark(shown.length);
+      byId("breakers-note").replaceChildren(...(words ? [note("empty", words)] : []));
       sum();
+    }
+
+    function remark(shown) {
+      if (known.length === 0) {
+        return "No breaker yet. A stack's breakers appear here once it is built and known to the registry; those by "
+          + "key with the first call for it.";
+      }
+      if (shown === 0) return `None of ${count(known.length)} breakers has this in its name.`;
+      return omitted > 0 ? `${count(omitted)} more closed ones are not listed: there are too many.` : "";
     }
 
     function sum() {
@@ -706,7 +744,8 @@
       const totals = STATES.map((state) => [state, known.filter((b) => b.state === state).length]).filter(([, n]) => n > 0);
       list(node, totals, ([state]) => state, ([state]) => {
         const words = h("span");
-        return { node: h("span", { class: `tag is-${state}` }, glyph(state), words), update: ([, n]) => say(words, `${count(n)} ${WORDS[state]}`) };
+        const node = h("span", { class: `tag is-${state}` }, glyph(state), words);
+        return { node, update: ([, n]) => say(words, `${count(n)} ${WORDS[state]}`) };
       });
     }
 
@@ -722,7 +761,13 @@
       const foot = h("p", { class: "foot" });
       const node = h("article", { class: "tile", "aria-label": clip(label(first), 200) },
         h("header", null, name, menu(() => current)), h("p", { class: "is" }, state, since), gauges, picture.node, foot, why);
-      const parts = { rate: gauge("failure rate"), slow: gauge("slow calls"), row: pips("failures in a row"), probes: pips("good probes"), left: countdown() };
+      const parts = {
+        left: countdown(),
+        probes: pips("good probes"),
+        rate: gauge("failure rate"),
+        slow: gauge("slow calls"),
+        row: pips("failures in a row"),
+      };
 
       function update(b) {
         const before = current.state;
@@ -733,22 +778,14 @@
           node.className = `tile is-${b.state}`;
           if (before !== b.state) flash(node);
         }
-        const t = b.thresholds;
-        const shown = [];
-        if (b.state === "open") shown.push([parts.left, b]);
-        if (b.state === "half-open" || (b.mode === "auto" && b.probes > 0)) shown.push([parts.probes, [b.probes_succeeded, b.probes_needed, `${count(b.probes)} out`]]);
-        // Of one that lets nothing through there is nothing to count.
-        const counts = !["open", "half-open", "forced-open"].includes(b.state);
-        if (counts && t.failure_rate !== null) shown.push([parts.rate, [b.failure_rate, t.failure_rate, b.calls, t]]);
-        if (counts && t.slow_rate !== null) shown.push([parts.slow, [b.slow_rate, t.slow_rate, b.calls, t]]);
-        if (counts && t.consecutive_failures !== null) shown.push([parts.row, [b.failures_in_a_row, t.consecutive_failures]]);
-        list(gauges, shown, ([part]) => part, ([part]) => ({ node: part.node, update: ([, value]) => part.update(value) }));
+        const shown = measures(b).map(([part, ...values]) => [parts[part], values]);
+        list(gauges, shown, ([part]) => part, ([part]) => ({ node: part.node, update: ([, values]) => part.update(...values) }));
         const words = picture.update(b.spark);
         say(foot, words);
-        const note = reason(b);
-        why.hidden = !note;
-        say(why, clip(note, 400));
-        set(why, "title", note.length > 90 ? clip(note, 1000) : null);
+        const told = reason(b);
+        why.hidden = !told;
+        say(why, clip(told, 400));
+        set(why, "title", told.length > 90 ? clip(told, 1000) : null);
         set(since, "title", b.since ? `since ${when(b.since)}` : null);
         tick();
       }
@@ -762,11 +799,25 @@
       return { node, update, tick };
     }
 
+    // What there is to measure in its state, and against what. Of one that lets nothing through there is nothing
+    // to count.
+    function measures(b) {
+      const t = b.thresholds;
+      if (b.state === "open") return [["left", b]];
+      if (b.state === "forced-open") return [];
+      if (b.state === "half-open") return [["probes", b.probes_succeeded, b.probes_needed, `${count(b.probes)} out`]];
+      return [
+        t.failure_rate !== null && ["rate", b.failure_rate, t.failure_rate, b.calls, t],
+        t.slow_rate !== null && ["slow", b.slow_rate, t.slow_rate, b.calls, t],
+        t.consecutive_failures !== null && ["row", b.failures_in_a_row, t.consecutive_failures],
+      ].filter(Boolean);
+    }
+
     function reason(b) {
-      if (b.mode !== "auto" && b.state.startsWith("forced")) return "by hand: its own judgement does not count until it is automatic again";
+      if (b.state.startsWith("forced")) return "by hand: its own judgement does not count until it is automatic again";
       if (b.state === "disabled") return `would be ${WORDS[b.judged] ?? b.judged}; every call passes`;
-      if (b.state === "closed" && b.ramp_share !== null && b.ramp_share < 1) return `just closed: ${percent(b.ramp_share)} of calls are admitted`;
-      return b.state === "closed" || !b.tripped_by ? "" : `tripped: ${b.tripped_by}`;
+      if (b.state !== "closed") return b.tripped_by ? `tripped: ${b.tripped_by}` : "";
+      return (b.ramp_share ?? 1) < 1 ? `just closed: ${percent(b.ramp_share)} of calls are admitted` : "";
     }
 
     function line(first) {
@@ -788,29 +839,26 @@
 
     // Where there is a key, it is what tells one from the next.
     function short(b) {
-      const part = keyPart(b);
-      return part && !b.shared ? [foreign(b.key), h("span", { class: "keyed" }, foreign(b.name))] : [foreign(b.name), part];
+      if (b.shared || !hasKey(b)) return [foreign(b.name), keyPart(b)];
+      return [foreign(b.key), h("span", { class: "keyed" }, foreign(b.name))];
     }
 
     function keyPart(b) {
       if (b.shared) return h("span", { class: "keyed" }, "shared by further keys");
-      return b.key !== null && b.key !== b.name && h("span", { class: "keyed" }, foreign(b.key));
+      return hasKey(b) && h("span", { class: "keyed" }, foreign(b.key));
     }
 
     // A share against the share that trips.
     function gauge(words) {
       const value = h("b");
       const tells = h("span");
-      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const fill = bar("fill");
       const tick = svg("rect", { class: "tick", width: 2, height: 10, y: -2 });
       const node = h("div", { class: "gauge" },
-        h("p", null, h("span", null, words), value),
-        svg("svg", { height: 6, width: "100%", overflow: "visible", "aria-hidden": "true" },
-          svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill, tick),
-        h("p", { class: "fine" }, tells));
+        h("p", null, h("span", null, words), value), scale(fill, tick), h("p", { class: "fine" }, tells));
       return {
         node,
-        update([share, limit, calls, t]) {
+        update(share, limit, calls, t) {
           say(value, percent(share));
           set(fill, "width", `${100 * Math.min(1, share ?? 0)}%`);
           set(tick, "x", `${100 * limit}%`);
@@ -825,11 +873,11 @@
     function pips(words) {
       const MOST = 12;
       const value = h("b");
-      const row = svg("svg", { height: 6, width: "100%", "aria-hidden": "true" });
+      const row = meter();
       const node = h("div", { class: "gauge" }, h("p", null, h("span", null, words), value), row);
       return {
         node,
-        update([n, limit, also]) {
+        update(n, limit, also) {
           say(value, `${count(n)} of ${count(limit)}${also ? `, ${also}` : ""}`);
           const cells = Math.min(limit, MOST);
           const full = Math.min(cells, Math.round((n / limit) * cells));
@@ -847,14 +895,14 @@
     function countdown() {
       const value = h("b");
       const words = h("span", null, "half-open in");
-      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
-      const node = h("div", { class: "gauge" }, h("p", null, words, value),
-        svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill));
+      const fill = bar("fill");
+      const node = h("div", { class: "gauge" }, h("p", null, words, value), scale(fill));
       let of = null;
       function tick(passed) {
         const left = of.half_open_in_ms === null ? null : Math.max(0, of.half_open_in_ms - passed);
         say(words, left === 0 ? "half-open" : "half-open in");
-        say(value, left === null ? NONE : left === 0 ? "with the next call" : left < 60_000 ? `${(left / 1000).toFixed(1)} s` : took(left));
+        const exact = left !== null && left < 60_000 ? `${(left / 1000).toFixed(1)} s` : took(left);
+        say(value, left === 0 ? "with the next call" : exact);
         set(fill, "width", `${left === null ? 0 : 100 * Math.min(1, left / (of.open_for_ms || left || 1))}%`);
       }
       return { node, update: (b) => { of = b; tick(0); }, tick };
@@ -879,37 +927,45 @@
     let opened = null;
 
     function menu(current) {
-      const button = h("button", { type: "button", class: "quiet dots", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": `Orders for ${clip(label(current()), 120)}` },
-        svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" },
-          ...[3, 8, 13].map((x) => svg("circle", { cx: x, cy: 8, r: 1.5 }))));
-      const items = ORDERS.map(([order, words, tells]) =>
-        h("button", { type: "button", role: "menuitem", tabindex: "-1", click: () => { shut(); button.focus(); command(current(), order, words, tells); } }, words));
+      const opener = button(
+        {
+          class: "quiet dots", "aria-haspopup": "menu", "aria-expanded": "false",
+          "aria-label": `Orders for ${clip(label(current()), 120)}`, click: () => (box.hidden ? show(0) : shut()),
+        },
+        icon(16, ...[3, 8, 13].map((x) => svg("circle", { cx: x, cy: 8, r: 1.5 }))));
+      const items = ORDERS.map(([order, words, tells]) => {
+        const click = () => {
+          shut();
+          opener.focus();
+          command(current(), order, words, tells);
+        };
+        return button({ role: "menuitem", tabindex: "-1", click }, words);
+      });
       const box = h("div", { class: "menu", role: "menu", hidden: true });
-      const node = h("div", { class: "orders" }, button, box);
+      const node = h("div", { class: "orders" }, opener, box);
       const card = () => node.closest(".tile, .line");
 
       function shut() {
         box.hidden = true;
-        button.setAttribute("aria-expanded", "false");
+        set(opener, "aria-expanded", "false");
         card()?.classList.remove("raised");
         opened = null;
       }
       function show(at) {
         opened?.shut();
         opened = { node, shut };
-        box.replaceChildren(...(about.takesToken() ? items : [h("p", null, "No token is configured in the program, so nothing can be changed from here.")]));
+        box.replaceChildren(...(about.takesToken() ? items : [h("p", null, NO_TOKEN)]));
         box.hidden = false;
-        button.setAttribute("aria-expanded", "true");
+        set(opener, "aria-expanded", "true");
         card()?.classList.add("raised");
         items.at(at).focus();
       }
-      button.addEventListener("click", () => (box.hidden ? show(0) : shut()));
       node.addEventListener("keydown", (event) => {
         const at = items.indexOf(document.activeElement);
         const to = { ArrowDown: at + 1, ArrowUp: at < 0 ? -1 : at - 1, Home: 0, End: -1 }[event.key];
         if (event.key === "Escape" && !box.hidden) {
           shut();
-          button.focus();
+          opener.focus();
         } else if (to !== undefined) {
           event.preventDefault();
           if (box.hidden) show(to);
@@ -939,10 +995,10 @@
 
     // Told by the server as it happens.
     function changed(change) {
-      const who = change.key === null || change.key === change.name ? change.name : `${change.name} ${change.key}`;
+      const [from, to] = [change.from, change.to].map((state) => WORDS[state] ?? state);
       byId("latest").replaceChildren(
         h("time", { datetime: change.at }, CLOCK.format(new Date(change.at))), " ",
-        h("b", null, foreign(who, 80)), ` ${WORDS[change.from] ?? change.from} → ${WORDS[change.to] ?? change.to}: `, foreign(change.why, 160));
+        h("b", null, foreign(label(change), 80)), ` ${from} → ${to}: `, foreign(change.why, 160));
     }
 
     function tick() {
@@ -1000,7 +1056,7 @@
       byId("targets-table").hidden = isEmpty;
       byId("targets-legend").hidden = isEmpty;
       say(byId("targets-sum"), isEmpty ? "" : `since ${when(answer.since)}`);
-      if (isEmpty) byId("targets-note").replaceChildren(h("p", { class: "empty" }, "No call yet. Each target gets a row with the first call to it."));
+      if (isEmpty) byId("targets-note").replaceChildren(note("empty", "No call yet. Each target gets a row with the first call to it."));
       // Of many, those that do worst are the ones to see.
       if (known.length !== before) sort(sorted ?? (known.length > FEW ? "success" : "name"));
       render();
@@ -1031,7 +1087,7 @@
     function start() {
       byId("targets-heads").append(...Object.entries(COLUMNS).map(([column, [words, tells]]) =>
         h("th", { scope: "col", "data-column": column, class: column !== "name" && column !== "success" && "n" },
-          h("button", { type: "button", class: "quiet", title: tells, click: () => { sort(column); render(); } }, words))));
+          button({ class: "quiet", title: tells, click: () => { sort(column); render(); } }, words))));
       byId("targets-more").addEventListener("click", () => {
         all = !all;
         render();
@@ -1039,8 +1095,8 @@
     }
 
     function row(first) {
-      const fold = h("button", {
-        type: "button", class: "quiet fold", "aria-label": `Outcomes of ${clip(first.name, 120)}`,
+      const fold = button({
+        class: "quiet fold", "aria-label": `Outcomes of ${clip(first.name, 120)}`,
         click() {
           if (!unfolded.delete(first.name)) unfolded.add(first.name);
           render();
@@ -1048,12 +1104,12 @@
       }, chevron());
       const effective = h("b");
       const actual = h("span");
-      const bar = shares();
-      const cells = Object.keys(COLUMNS).slice(2).map((column) => [column, h("td", { class: "n", "data-label": COLUMNS[column][0] })]);
-      const cell = Object.fromEntries(cells);
+      const success = shares();
+      const cellOf = (column) => [column, h("td", { class: "n", "data-label": COLUMNS[column][0] })];
+      const cell = Object.fromEntries(Object.keys(COLUMNS).slice(2).map(cellOf));
       const node = h("tr", null,
         h("th", { scope: "row" }, h("div", null, fold, foreign(first.name))),
-        h("td", { class: "success" }, h("p", null, effective, " ", actual), bar.node),
+        h("td", { class: "success" }, h("p", null, effective, " ", actual), success.node),
         Object.values(cell));
 
       function figure(name, words, mood, title) {
@@ -1066,13 +1122,14 @@
         set(fold, "aria-expanded", String(unfolded.has(t.name)));
         say(effective, percent(t.effective));
         say(actual, `${percent(t.actual)} of ${plural(t.attempts, "attempt")}`);
-        bar.update(t);
+        success.update(t);
         figure("rate", rate(t.rate_60s));
         figure("active", count(t.in_flight));
         figure("p50", took(t.p50_ms));
         figure("p95", took(t.p95_ms));
         figure("p99", took(t.p99_ms));
-        figure("retries", t.retries_per_call === null ? NONE : trim(t.retries_per_call, 2), "", `${plural(t.retries, "retry", "retries")} in ${plural(t.started, "call")}`);
+        const retries = `${plural(t.retries, "retry", "retries")} in ${plural(t.started, "call")}`;
+        figure("retries", t.retries_per_call === null ? NONE : trim(t.retries_per_call, 2), "", retries);
         figure("timeouts", compact(t.timeouts), "warn");
         figure("limited", compact(t.limited));
         figure("rejected", compact(t.breaker_rejected), "refused");
@@ -1110,16 +1167,19 @@
       return {
         node,
         update([t]) {
-          const parts = Object.entries(t.outcomes).filter(([, n]) => n > 0).map(([word, n]) => `${count(n)} ${word}`);
-          const budget = t.budget === null ? "" : ` · ${trim(t.budget, 1)} retries left in the budget`;
-          say(outcomes, `${plural(t.ended, "call")} ended${parts.length ? ": " : ""}${parts.join(", ")}${budget}`);
+          const ended = Object.entries(t.outcomes).filter(([, n]) => n > 0).map(([word, n]) => `${count(n)} ${word}`);
+          say(outcomes, [
+            `${plural(t.ended, "call")} ended${ended.length > 0 ? ": " : ""}${ended.join(", ")}`,
+            t.polls > 0 && plural(t.polls, "poll"),
+            t.budget !== null && `${trim(t.budget, 1)} retries left in the budget`,
+          ].filter(Boolean).join(" · "));
           const kinds = Object.entries(t.errors).sort((a, b) => b[1] - a[1]);
           const most = Math.max(...kinds.map(([, n]) => n), 1);
           list(body, kinds, ([kind]) => kind, ([kind]) => {
             const figure = h("b");
-            const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+            const fill = bar("fill");
             return {
-              node: h("li", null, foreign(kind, 80), figure, svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, fill)),
+              node: h("li", null, foreign(kind, 80), figure, meter(fill)),
               update([, n]) {
                 say(figure, count(n));
                 set(fill, "width", `${(100 * n) / most}%`);
@@ -1133,9 +1193,6 @@
 
     return { show, start };
   })();
-
-  const chevron = () =>
-    svg("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" }, svg("path", { class: "own", d: "M4 2.5L8 6 4 9.5" }));
 
   // ===== limits =====
 
@@ -1175,10 +1232,10 @@
       const left = h("b");
       const rule = h("span", { class: "fine" });
       const wait = h("span", { class: "fine" });
-      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const fill = bar("fill");
       const node = h("li", null,
         h("p", null, h("span", null, foreign(first.name), breakers.keyPart(first)), left),
-        svg("svg", { height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill),
+        scale(fill),
         h("p", null, rule, wait));
       return {
         node,
@@ -1232,7 +1289,7 @@
     }
 
     // The list is as it was left, unless the filters are others.
-    function follow() {
+    function returned() {
       fill();
       if (JSON.stringify(address.read().filters) !== filtered) load();
     }
@@ -1241,7 +1298,7 @@
       if (!about.isKnown()) return;
       if (!about.hasStore()) {
         byId("filters").hidden = true;
-        byId("traces-note").replaceChildren(h("p", { class: "empty" }, "No trace store is configured in the program, so no call is kept."));
+        byId("traces-note").replaceChildren(note("empty", "No trace store is configured in the program: no call is kept."));
         return;
       }
       const mine = ++asked;
@@ -1249,7 +1306,7 @@
       filtered = JSON.stringify(filters);
       const place = byId("traces-list");
       if (known) place.classList.add("stale");
-      else byId("traces-note").replaceChildren(h("p", { class: "loading" }, "Reading traces …"));
+      else byId("traces-note").replaceChildren(note("loading", "Reading traces …"));
       try {
         const answer = await ask(query(filters));
         if (mine === asked) adopt(answer);
@@ -1268,7 +1325,7 @@
       known = false;
       render();
       filtered = null;
-      byId("traces-note").replaceChildren(h("p", { class: "problem" }, `Could not read traces. ${error.message}`));
+      byId("traces-note").replaceChildren(note("problem", `Could not read traces. ${error.message}`));
     }
 
     // Looks for newer ones, without moving what is being read.
@@ -1299,16 +1356,16 @@
     }, 2000);
 
     function showFresh(fresh, andMore) {
-      const button = byId("fresh");
-      button.hidden = fresh === 0;
-      say(button, `${fresh}${andMore ? "+" : ""} new`);
-      set(button, "aria-label", `Show ${fresh}${andMore ? " or more" : ""} new traces`);
+      const node = byId("fresh");
+      node.hidden = fresh === 0;
+      say(node, `${fresh}${andMore ? "+" : ""} new`);
+      set(node, "aria-label", `Show ${fresh}${andMore ? " or more" : ""} new traces`);
     }
 
     async function more() {
-      const button = byId("traces-more");
+      const opener = byId("traces-more");
       const mine = asked;
-      button.disabled = true;
+      opener.disabled = true;
       try {
         const answer = await ask(query(address.read().filters, next));
         if (mine !== asked) return;
@@ -1322,7 +1379,7 @@
         stumble(error);
         if (error instanceof Problem) failed(error);
       } finally {
-        button.disabled = false;
+        opener.disabled = false;
       }
     }
 
@@ -1337,21 +1394,23 @@
       const isFiltered = FIELDS.some((field) => field !== "status" && filters[field]);
       byId("filters-clear").hidden = !isFiltered;
       if (isFiltered) set(byId("filters-more"), "aria-expanded", "true");
-      const note = byId("traces-note");
-      if (rows.length > 0) note.replaceChildren();
-      else note.replaceChildren(h("p", { class: "empty" }, nothing(filters, isFiltered),
-        filters.status !== "all" && h("button", { type: "button", click: () => change({ status: "all" }, "status") }, "Show all")));
+      const all = button({ click: () => change({ status: "all" }, "status") }, "Show all");
+      byId("traces-note").replaceChildren(...(rows.length > 0 ? [] : [
+        note("empty", nothing(filters, isFiltered), filters.status !== "all" && all),
+      ]));
     }
 
     // What was seen once is suggested for as long as the page is open.
     function suggest(place, words) {
       const options = byId(place);
       const before = new Set([...options.children].map((option) => option.value));
-      options.append(...[...new Set(words)].filter((word) => !before.has(word)).slice(0, 200 - before.size).map((value) => h("option", { value })));
+      const fresh = [...new Set(words)].filter((word) => !before.has(word)).slice(0, 200 - before.size);
+      options.append(...fresh.map((value) => h("option", { value })));
     }
 
     function nothing(filters, isFiltered) {
-      if (isFiltered) return `No trace matches these filters.${filters.name || filters.target ? " Names and targets are compared as a whole." : ""} `;
+      if (filters.name || filters.target) return "No trace matches these filters. Names and targets are compared as a whole. ";
+      if (isFiltered) return "No trace matches these filters. ";
       if (filters.status === "failed") return "Nothing that went wrong is kept: every call did well, or none was made yet. ";
       if (filters.status === "all") return "No trace yet. Calls through the stack appear here when they are over.";
       return `No trace with the status ${filters.status}. `;
@@ -1360,28 +1419,32 @@
     function remark(t) {
       if (t.error ?? t.error_kind) return foreign(t.error ?? t.error_kind, 240);
       if (t.status !== "success") return "";
-      return t.sampling_rate < 1 ? `stands for about ${count(Math.round(1 / t.sampling_rate))}` : { retried: "after a retry", slow: "slow" }[t.kept] ?? "";
+      if (t.sampling_rate < 1) return `stands for about ${count(Math.round(1 / t.sampling_rate))}`;
+      return { retried: "after a retry", slow: "slow" }[t.kept] ?? "";
     }
 
     function row([first]) {
       const at = h("time", { datetime: first.started_at, title: when(first.started_at) });
-      const fill = svg("rect", { class: "fill", height: 6, rx: 3 });
+      const fill = bar("fill");
+      const length = scale(fill);
+      length.classList.add("length");
       const more = first.targets.length > 2 ? ` +${first.targets.length - 2}` : "";
-      const asked = [first.calls > 1 && plural(first.calls, "call"), first.attempts > first.calls && plural(first.attempts, "attempt")].filter(Boolean).join(", ");
+      const asked = [
+        first.calls > 1 && plural(first.calls, "call"),
+        first.attempts > first.calls && plural(first.attempts, "attempt"),
+      ].filter(Boolean).join(", ");
       const link = h("a", {
         class: `row is-${first.status}`,
-        click(event) {
-          if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.button !== 0) return;
-          event.preventDefault();
+        click: (event) => follow(event, () => {
           address.write({ trace: first.id, span: first.span });
           route();
-        },
+        }),
       },
         h("span", { class: "verdict" }, glyph(first.status), h("span", null, first.status)),
         h("span", { class: "name" }, foreign(first.name)),
         h("span", { class: "to" }, first.targets.slice(0, 2).flatMap((target, i) => [i > 0 && ", ", foreign(target, 120)]), more),
         h("span", { class: "asked", title: asked }, asked),
-        svg("svg", { class: "length", height: 6, width: "100%", "aria-hidden": "true" }, svg("rect", { class: "track", width: "100%", height: 6, rx: 3 }), fill),
+        length,
         h("span", { class: "took n" }, took(first.duration_ms)),
         h("span", { class: "words" }, remark(first)),
         at);
@@ -1456,7 +1519,7 @@
       for (const entry of entries(byId("traces-list"))) entry.tick();
     }
 
-    return { start, load, follow, peek, fill, tick };
+    return { start, load, returned, peek, fill, tick };
   })();
 
   // ===== one trace =====
@@ -1464,9 +1527,16 @@
   const trace = (() => {
     const NOT_WELL = new Set(["error", "timeout", "rejected"]);
     // What is worth a mark of its own in a bar.
-    const MARKED = new Set(["rejected", "would_reject", "retrying", "resending", "gave_up", "timed_out", "slow", "state_changed", "overflowed", "waited", "held_back"]);
+    const MARKED = new Set([
+      "rejected", "would_reject", "retrying", "resending", "gave_up", "timed_out", "slow", "state_changed", "overflowed",
+      "waited", "held_back",
+    ]);
+    const TOLD_OF_WAITS = new Set(["waited", "polled"]);
+    // From so many rows on, only the attempts of calls that did not go well are unfolded.
     const MANY = 80;
     const MOST = 2000;
+    // In a window of its own.
+    const TALL = 18;
     const HEIGHT = 26;
     let id = null;
     let records = null;
@@ -1497,7 +1567,7 @@
     async function read(span) {
       const mine = id;
       const place = byId("trace");
-      if (!records) place.replaceChildren(back(), h("p", { class: "loading" }, "Reading the trace …"));
+      if (!records) place.replaceChildren(back(), note("loading", "Reading the trace …"));
       try {
         const answer = await ask(`api/traces/${encodeURIComponent(mine)}`);
         if (mine !== id) return;
@@ -1506,29 +1576,29 @@
       } catch (error) {
         stumble(error);
         if (mine !== id) return;
-        place.replaceChildren(back(), h("h2", { id: "trace-title" }, "This trace is not here"), h("p", { class: isGone(error) ? "loading" : "problem" }, isGone(error)
-          ? "The server does not answer. It is read as soon as it does."
-          : error.status === 404
-            ? "It has expired, was not kept, or is not over yet."
-            : `Could not read it. ${error.message}`),
-        h("button", { type: "button", click: () => read(span) }, "Read it again"));
+        place.replaceChildren(back(), h("h2", { id: "trace-title" }, "This trace is not here"),
+          note(isGone(error) ? "loading" : "problem", missing(error)),
+          button({ click: () => read(span) }, "Read it again"));
         if (error.status === 404 && tries++ < 3) setTimeout(() => { if (mine === id && !records) read(span); }, 2000);
       }
       named();
     }
 
+    function missing(error) {
+      if (isGone(error)) return "The server does not answer. It is read as soon as it does.";
+      return error.status === 404 ? "It has expired, was not kept, or is not over yet." : `Could not read it. ${error.message}`;
+    }
+
     function back() {
       return h("a", {
         class: "back", href: address.of({ ...address.read(), trace: null }),
-        click(event) {
-          if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
-          event.preventDefault();
+        click: (event) => follow(event, () => {
           if (cameFromList) history.back();
           else {
             address.write({ trace: null });
             route();
           }
-        },
+        }),
       }, "← Traces");
     }
 
@@ -1554,12 +1624,12 @@
       };
       for (const record of records) {
         const shift = Date.parse(record.started_at) - start;
-        if (!record.calls.some((call) => call.span === record.span)) {
-          add({ kind: "root", span: record.span, above: record.parent, item: record, record, shift, from: shift, to: shift + record.duration_ms, children: [] });
-        }
+        const seed = (kind, item, above, from) =>
+          add({ kind, item, above, record, shift, span: item.span, from, to: from + item.duration_ms, children: [] });
+        if (!record.calls.some((call) => call.span === record.span)) seed("root", record, record.parent, shift);
         for (const call of record.calls) {
-          const from = shift + call.started_ms;
-          const node = add({ kind: call.kind, span: call.span, above: call.parent ?? (call.span === record.span ? record.parent : record.span), item: call, record, shift, from, to: from + call.duration_ms, children: [] });
+          const above = call.parent ?? (call.span === record.span ? record.parent : record.span);
+          const node = seed(call.kind, call, above, shift + call.started_ms);
           for (const attempt of call.attempts) if (!spans.has(attempt.span)) spans.set(attempt.span, node);
         }
       }
@@ -1581,7 +1651,8 @@
       }
       whole = Math.max(...nodes.map((node) => node.to), 0.001);
       const attempts = nodes.reduce((sum, node) => sum + (isPlain(node) ? 0 : node.item.attempts.length), 0);
-      folded = new Set(nodes.length + attempts > MANY ? nodes.filter((node) => node.kind === "call" && !NOT_WELL.has(node.item.status)).map((node) => node.span) : []);
+      const folds = (node) => node.kind === "call" && !NOT_WELL.has(node.item.status);
+      folded = new Set(nodes.length + attempts > MANY ? nodes.filter(folds).map((node) => node.span) : []);
       return nodes;
     }
 
@@ -1609,11 +1680,13 @@
         shown.push(node);
         if (folded.has(node.span)) continue;
         if (!isPlain(node)) {
-          node.item.attempts.forEach((attempt, index) => shown.push({
-            kind: "attempt", span: attempt.span, item: attempt, call: node, record: node.record, shift: node.shift, depth: depth + 1,
-            from: node.shift + attempt.started_ms, to: node.shift + attempt.started_ms + attempt.ended_after_ms,
-            next: node.item.attempts[index + 1] ?? null, parent: node,
-          }));
+          node.item.attempts.forEach((attempt, index) => {
+            const from = node.shift + attempt.started_ms;
+            shown.push({
+              kind: "attempt", item: attempt, call: node, parent: node, shift: node.shift, span: attempt.span,
+              depth: depth + 1, from, to: from + attempt.ended_after_ms, next: node.item.attempts[index + 1] ?? null,
+            });
+          });
         }
         for (const child of [...node.children].reverse()) stack.push({ node: child, depth: depth + 1 });
       }
@@ -1626,8 +1699,9 @@
       const plot = h("div", { class: "plot", role: "tree", "aria-label": "Calls and attempts, by time" });
       const axis = svg("svg", { class: "axis", height: 20, width: "100%", "aria-hidden": "true" });
       narrowed = false;
-      const narrow = h("button", {
-        type: "button", class: "quiet", "aria-pressed": "false", hidden: nodes.length < 30 || nodes.every((node) => node.isTelling) || !nodes.some((node) => node.isTelling),
+      const telling = nodes.filter((node) => node.isTelling).length;
+      const narrow = button({
+        class: "quiet", "aria-pressed": "false", hidden: nodes.length < 30 || telling === 0 || telling === nodes.length,
         click() {
           narrowed = !narrowed;
           set(narrow, "aria-pressed", String(narrowed));
@@ -1635,7 +1709,7 @@
           pick(rows.includes(picked) ? picked : rows[0], false);
         },
       }, "Only failed and retried");
-      const zoom = h("button", { type: "button", class: "quiet", hidden: true, click: () => zoomTo(0, whole) }, "Whole trace");
+      const zoom = button({ class: "quiet", hidden: true, click: () => zoomTo(0, whole) }, "Whole trace");
       const story = h("section", { class: "story", "aria-label": "What happened" });
       parts = { plot, axis, zoom, story, cut: h("span") };
       view = [0, whole];
@@ -1660,31 +1734,36 @@
     function heading(lead) {
       const status = tops[0].item.status ?? lead.status;
       const link = new URL(`api/traces/${encodeURIComponent(lead.id)}/otlp`, BASE);
-      const copy = h("button", {
-        type: "button", class: "quiet", async click() {
-          await navigator.clipboard?.writeText(lead.id).then(() => announce("Copied."), () => announce("Could not copy."));
-        },
-      }, "Copy id");
+      const copied = () => announce("Copied.");
+      const refused = () => announce("Could not copy.");
+      // There is a clipboard only where the page came by a way that nobody listens to.
+      const copy = navigator.clipboard && button(
+        { class: "quiet", click: () => navigator.clipboard.writeText(lead.id).then(copied, refused) }, "Copy id");
       return h("header", { class: `is-${status}` },
         h("h2", { id: "trace-title" }, foreign(lead.name)),
         h("p", { class: "verdict" }, glyph(status), h("b", null, status), ` in ${took(lead.duration_ms)}`),
         h("p", { class: "fine" },
-          h("time", { datetime: lead.started_at }, when(lead.started_at)), " · ", h("code", null, clip(lead.id, 64)), " ", copy, " ",
-          h("a", { href: link.href, target: "_blank", rel: "noopener", download: `trace-${clip(lead.id, 64)}.json` }, "OTLP JSON"), " · ", why(lead)));
+          h("time", { datetime: lead.started_at }, when(lead.started_at)), " · ", h("code", null, lead.id), " ", copy, " ",
+          h("a", { href: link.href, download: `trace-${lead.id}.json` }, "OTLP JSON"), " · ", why(lead)));
     }
 
     function why(record) {
       const words = {
-        failed: "kept because something in it failed", retried: "kept because an attempt was repeated", slow: "kept because it was slow",
+        failed: "kept because something in it failed",
+        retried: "kept because an attempt was repeated",
+        slow: "kept because it was slow",
       };
       if (words[record.kept]) return words[record.kept];
-      return record.sampling_rate < 1 ? `one of the ${percent(record.sampling_rate)} of successes that are kept: it stands for about ${count(Math.round(1 / record.sampling_rate))}` : "every call is kept";
+      if (record.sampling_rate >= 1) return "every call is kept";
+      const about = count(Math.round(1 / record.sampling_rate));
+      return `one of the ${percent(record.sampling_rate)} of successes that are kept: it stands for about ${about}`;
     }
 
     // What a scope or a call noted, put out and ended in.
     function noted(item) {
+      const pair = ([key, value]) => h("div", null, h("dt", null, foreign(key, 120)), h("dd", null, foreign(value, 2000)));
       return [
-        item.attributes.length > 0 && h("dl", { class: "attributes" }, item.attributes.map(([key, value]) => h("div", null, h("dt", null, foreign(key, 120)), h("dd", null, foreign(value, 2000))))),
+        item.attributes.length > 0 && h("dl", { class: "attributes" }, item.attributes.map(pair)),
         item.error && block("Error", item.error, 0, "bad"),
         item.output && block("Output", item.output.text, item.output.omitted, ""),
         left(item.omitted),
@@ -1692,8 +1771,9 @@
     }
 
     function block(title, words, omitted, mood) {
+      const more = omitted > 0 && h("span", { class: "fine" }, ` … and ${plural(omitted, "character")} more`);
       return h("figure", { class: `block ${mood}` }, h("figcaption", null, title),
-        h("pre", { dir: "auto", tabindex: "0", "aria-label": title }, clip(words, 20_000), omitted > 0 && h("span", { class: "fine" }, ` … and ${plural(omitted, "character")} more`)));
+        h("pre", { dir: "auto", tabindex: "0", "aria-label": title }, clip(words, 20_000), more));
     }
 
     function left(omitted) {
@@ -1707,9 +1787,9 @@
       const all = flatten();
       rows = all.slice(0, MOST);
       say(parts.cut, rows.length < all.length ? `The first ${count(MOST)} of ${count(all.length)} rows.` : "");
-      parts.plot.parentNode.classList.toggle("long", rows.length > 18);
+      parts.plot.parentNode.classList.toggle("long", rows.length > TALL);
       list(parts.plot, rows, (row) => `${row.kind} ${row.call?.span ?? ""} ${row.item.number ?? ""} ${row.span}`, line);
-      scale();
+      redraw();
     }
 
     function line(first) {
@@ -1718,7 +1798,7 @@
       const status = row.item.status;
       const title = isAttempt ? `#${row.item.number}` : row.item.name;
       const fold = h("span", { class: "fold", "aria-hidden": "true", click(event) { event.stopPropagation(); toggle(row); } });
-      const bar = svg("svg", { class: "bar", height: HEIGHT, width: "100%", "aria-hidden": "true" });
+      const strip = svg("svg", { class: "strip", height: HEIGHT, width: "100%", "aria-hidden": "true" });
       const what = isAttempt ? kindOf(row.item) : NOT_WELL.has(status) ? row.item.error_kind ?? status : status;
       const to = row.item.target && row.item.target !== row.item.name ? row.item.target : null;
       const node = h("div", {
@@ -1727,15 +1807,17 @@
         click: () => pick(row),
         focus: () => tip.show(node, gist(row)),
         blur: () => tip.hide(),
-        pointermove: (event) => hover(event, row, bar),
+        pointermove: (event) => hover(event, row, strip),
         pointerleave: () => { tip.hide(); cursor(null); },
       },
         h("span", { class: "label" }, fold, foreign(title), to && h("span", { class: "keyed" }, foreign(to))),
-        bar,
-        h("span", { class: "figures" }, h("span", { class: "took n" }, took(row.to - row.from)), h("span", { class: "what" }, glyph(status), foreign(what, 80))));
+        strip,
+        h("span", { class: "figures" },
+          h("span", { class: "took n" }, took(row.to - row.from)),
+          h("span", { class: "what" }, glyph(status), foreign(what, 80))));
       return {
         node,
-        bar,
+        strip,
         get row() { return row; },
         update(next) {
           row = next;
@@ -1760,12 +1842,12 @@
     }
 
     // Pixels: least widths, crossed ends and the words in a gap depend on them.
-    function scale() {
+    function redraw() {
       const width = parts.axis.getBoundingClientRect().width;
       if (width === 0) return;
       const x = (ms) => ((ms - view[0]) / (view[1] - view[0])) * width;
       ticks(x, width);
-      for (const entry of entries(parts.plot)) paint(entry.bar, entry.row, x, width);
+      for (const entry of entries(parts.plot)) paint(entry.strip, entry.row, x, width);
     }
 
     function ticks(x, width) {
@@ -1777,70 +1859,97 @@
       for (let ms = Math.ceil(view[0] / step) * step; ms <= view[1] + step * 1e-6; ms += step) {
         const at = x(ms);
         const isLast = at > width - 24;
-        marks.push(svg("path", { class: "line", d: `M${at.toFixed(1)} 14V20` }),
-          svg("text", { x: isLast ? width : at, y: 11, "text-anchor": ms === view[0] ? "start" : isLast ? "end" : "middle" }, ms === 0 ? "0" : took(ms)));
+        const inner = isLast ? "end" : "middle";
+        marks.push(svg("path", { class: "line", d: `M${at.toFixed(1)} 14V20` }));
+        marks.push(svg("text", { x: isLast ? width : at, y: 11, "text-anchor": ms === view[0] ? "start" : inner },
+          ms === 0 ? "0" : took(ms)));
       }
       parts.axis.replaceChildren(...marks, svg("path", { class: "line", d: `M0 19.5H${width}` }));
       parts.plot.style.setProperty("--step", `${x(view[0] + step)}px`);
       parts.plot.style.setProperty("--first", `${x(Math.ceil(view[0] / step) * step)}px`);
     }
 
-    function paint(bar, row, x, width) {
+    function paint(strip, row, x, width) {
       const shapes = [];
-      const middle = HEIGHT / 2;
-      const box = (attributes, from, to, top, height, least = 2) => {
-        const at = Math.max(-4, x(from));
-        const over = Math.min(width + 4, Math.max(x(to), at + least));
-        if (over > at && at <= width) shapes.push(svg("rect", { ...attributes, x: at.toFixed(1), width: (over - at).toFixed(1), y: top, height, rx: 2 }));
+      const isIn = (at) => at >= -1 && at <= width + 1;
+      const ink = {
+        box(attributes, from, to, height, least = 2) {
+          const at = Math.max(-4, x(from));
+          const over = Math.min(width + 4, Math.max(x(to), at + least));
+          if (over <= at || at > width) return;
+          const place = { x: at.toFixed(1), width: (over - at).toFixed(1), y: (HEIGHT - height) / 2, height, rx: 2 };
+          shapes.push(svg("rect", { ...attributes, ...place }));
+        },
+        wait({ from, to }, height, least) {
+          ink.box({ fill: "url(#hatch)", class: "gap" }, from, to, height, least);
+        },
+        head({ from, item }, height) {
+          if (item.head_after_ms === null) return;
+          const at = from + item.head_after_ms;
+          ink.box({ class: "head" }, at, at, height);
+        },
+        end({ to, item }) {
+          if (!NOT_WELL.has(item.status) || !isIn(x(to))) return;
+          const at = Math.min(Math.max(x(to), 5), width - 5) - 4;
+          shapes.push(svg("path", { class: "cross", d: `M${at.toFixed(1)} ${HEIGHT / 2 - 4}l8 8m0 -8l-8 8` }));
+        },
+        dot(ms) {
+          if (!isIn(x(ms))) return;
+          const at = Math.min(Math.max(x(ms), 2), width - 2);
+          shapes.push(svg("circle", { class: "event", cx: at.toFixed(1), cy: HEIGHT - 2, r: 1.5 }));
+        },
+        line({ from, to }) {
+          const [start, over] = [x(from), Math.max(x(to), x(from) + 2)].map((at) => at.toFixed(1));
+          shapes.push(svg("path", { class: "scope", d: `M${start} 8v10M${start} ${HEIGHT / 2}H${over}M${over} 8v10` }));
+        },
+        words({ from, to }, words) {
+          if (x(to) - x(from) < 76) return;
+          const middle = (x(from) + x(to)) / 2;
+          shapes.push(svg("text", { class: "inside", x: middle.toFixed(1), y: HEIGHT / 2 + 3.5, "text-anchor": "middle" }, words));
+        },
       };
-      const cross = (at) => {
-        const end = Math.min(Math.max(x(at), 5), width - 5);
-        if (x(at) >= -1 && x(at) <= width + 1) shapes.push(svg("path", { class: "cross", d: `M${(end - 4).toFixed(1)} ${middle - 4}l8 8m0 -8l-8 8` }));
-      };
-      if (row.kind === "root" || row.kind === "scope") {
-        const [from, to] = [x(row.from), Math.max(x(row.to), x(row.from) + 2)];
-        shapes.push(svg("path", { class: "scope", d: `M${from.toFixed(1)} 8v10M${from.toFixed(1)} ${middle}H${to.toFixed(1)}M${to.toFixed(1)} 8v10` }));
-        if (NOT_WELL.has(row.item.status)) cross(row.to);
-      } else if (row.kind === "call") {
-        box({ fill: "url(#hatch)", class: "gap" }, row.from, row.to, 7, 12);
-        for (const attempt of row.item.attempts) run(row, attempt, box, 7, 12);
-        waits(row).forEach((gap) => box({ fill: "url(#hatch)", class: "gap inner" }, gap.from, gap.to, 7, 12, 0));
-        if (row.item.head_after_ms !== null) box({ class: "head" }, row.from + row.item.head_after_ms, row.from + row.item.head_after_ms, 4, 18);
-        for (const event of row.item.events) {
-          const at = row.shift + event.offset_ms;
-          if (MARKED.has(event.what) && x(at) >= -1 && x(at) <= width + 1) shapes.push(svg("circle", { class: "event", cx: Math.min(Math.max(x(at), 2), width - 2).toFixed(1), cy: HEIGHT - 2, r: 1.5 }));
-        }
-        if (NOT_WELL.has(row.item.status)) cross(row.to);
-      } else {
-        const gap = gapAfter(row);
-        if (gap) {
-          box({ fill: "url(#hatch)", class: "gap" }, gap.from, gap.to, 8, 10, 0);
-          const room = x(gap.to) - x(gap.from);
-          if (room > 76) shapes.push(svg("text", { class: "inside", x: ((x(gap.from) + x(gap.to)) / 2).toFixed(1), y: middle + 3.5, "text-anchor": "middle" }, took(gap.to - gap.from)));
-        }
-        run(row.call, row.item, box, 8, 10);
-        waits(row.call).filter((gap) => gap.attempt === row.item.number).forEach((gap) => box({ fill: "url(#hatch)", class: "gap inner" }, gap.from, gap.to, 8, 10, 0));
-        if (row.item.head_after_ms !== null) box({ class: "head" }, row.from + row.item.head_after_ms, row.from + row.item.head_after_ms, 5, 16);
-        if (NOT_WELL.has(row.item.status)) cross(row.to);
+      if (row.kind === "attempt") paintAttempt(row, ink);
+      else if (row.kind === "call") paintCall(row, ink);
+      else ink.line(row);
+      ink.end(row);
+      strip.replaceChildren(...shapes);
+    }
+
+    function paintCall(row, ink) {
+      ink.wait(row, 12);
+      for (const attempt of row.item.attempts) run(row, attempt, ink, 12);
+      for (const wait of waits(row)) ink.wait(wait, 12, 0);
+      ink.head(row, 18);
+      for (const event of row.item.events) if (MARKED.has(event.what)) ink.dot(row.shift + event.offset_ms);
+    }
+
+    function paintAttempt(row, ink) {
+      const gap = gapAfter(row);
+      if (gap) {
+        ink.wait(gap, 10, 0);
+        ink.words(gap, took(gap.to - gap.from));
       }
-      bar.replaceChildren(...shapes);
+      run(row.call, row.item, ink, 10);
+      for (const wait of waits(row.call)) if (wait.attempt === row.item.number) ink.wait(wait, 10, 0);
+      ink.head(row, 16);
     }
 
     // An attempt: full to the head of its response, lighter while the body came.
-    function run(call, attempt, box, top, height) {
+    function run(call, attempt, ink, height) {
       const from = call.shift + attempt.started_ms;
       const to = from + attempt.ended_after_ms;
       const head = attempt.head_after_ms === null ? to : Math.min(to, from + attempt.head_after_ms);
-      if (to - head > 0) box({ class: `busy body is-${attempt.status}` }, head, to, top, height);
-      box({ class: `busy is-${attempt.status}` }, from, head, top, height);
+      if (to > head) ink.box({ class: `busy body is-${attempt.status}` }, head, to, height);
+      ink.box({ class: `busy is-${attempt.status}` }, from, head, height);
     }
 
-    // Times that a call waited: for its turn at a limit, which is told when it is over; and to ask on about an operation
-    // that is not done, which is told when it begins.
+    // Times that a call waited: for its turn at a limit, which is told when it is over; and to ask on about an
+    // operation that is not done, which is told when it begins.
     function waits(call) {
-      return call.item.events.filter((event) => (event.what === "waited" || event.what === "polled") && event.wait_ms > 0).map((event) => {
+      return call.item.events.filter(({ what, wait_ms: wait }) => TOLD_OF_WAITS.has(what) && wait > 0).map((event) => {
         const at = call.shift + event.offset_ms;
-        const [from, to] = event.what === "waited" ? [at - event.wait_ms, at] : [at, Math.min(at + event.wait_ms, call.to)];
+        const isOver = event.what === "waited";
+        const [from, to] = isOver ? [at - event.wait_ms, at] : [at, Math.min(at + event.wait_ms, call.to)];
         return { from, to, attempt: event.attempt, event };
       });
     }
@@ -1856,7 +1965,7 @@
     function zoomTo(from, to) {
       view = [from, Math.max(to, from + 0.001)];
       parts.zoom.hidden = from === 0 && to === whole;
-      scale();
+      redraw();
     }
 
     // ----- what is pointed at -----
@@ -1873,43 +1982,45 @@
         ].filter(Boolean);
       }
       const told = item.events.filter((event) => MARKED.has(event.what));
-      const lines = [[row.kind === "root" ? "scope" : row.kind, `${item.error_kind ?? item.status} after ${took(row.to - row.from)}`],
-        ...told.slice(0, 6).map((event) => [`+${took(row.shift + event.offset_ms)}`, `${event.layer}: ${event.why}`])];
+      const kind = row.kind === "root" ? "scope" : row.kind;
+      const lines = [
+        [kind, `${item.error_kind ?? item.status} after ${took(row.to - row.from)}`],
+        ...told.slice(0, 6).map((event) => [`+${took(row.shift + event.offset_ms)}`, `${event.layer}: ${event.why}`]),
+      ];
       if (told.length > 6) lines.push(["", `and ${count(told.length - 6)} more`]);
       return lines;
     }
 
-    function hover(event, row, bar) {
-      const box = bar.getBoundingClientRect();
+    function hover(event, row, strip) {
+      const box = strip.getBoundingClientRect();
       const at = event.clientX - box.left;
       if (at < 0 || at > box.width) {
-        tip.show(bar, gist(row), event);
+        tip.show(strip, gist(row), event);
         cursor(null);
         return;
       }
       const ms = view[0] + (at / box.width) * (view[1] - view[0]);
       const near = (6 / box.width) * (view[1] - view[0]);
       cursor(ms);
-      tip.show(bar, [[`+${took(ms)}`, ""], ...under(row, ms, near)], event);
+      tip.show(strip, [[`+${took(ms)}`, ""], ...under(row, ms, near)], event);
     }
 
-    // What there is to say of a moment in a row.
+    // What there is to say of a moment in a row: what was decided there, else what was under way.
     function under(row, ms, near) {
       const call = row.call ?? row;
-      const events = (call.item.events ?? []).filter((event) => (row.kind !== "attempt" || event.attempt === row.item.number)
-        && Math.abs(call.shift + event.offset_ms - ms) <= near);
-      const lines = events.slice(0, 6).map((event) => [event.layer, event.why]);
-      if (lines.length > 0) return lines;
-      const gap = waits(call).find((gap) => ms >= gap.from && ms <= gap.to);
-      if (gap) return [["waiting", gap.event.why]];
+      const isOfRow = (event) => row.kind !== "attempt" || event.attempt === row.item.number;
+      const isNear = (event) => Math.abs(call.shift + event.offset_ms - ms) <= near;
+      const events = call.item.events.filter((event) => isOfRow(event) && isNear(event));
+      if (events.length > 0) return events.slice(0, 6).map((event) => [event.layer, event.why]);
+      const wait = waits(call).find(({ from, to }) => ms >= from && ms <= to);
+      if (wait) return [["waiting", wait.event.why]];
       const attempts = row.kind === "attempt" ? [row.item] : call.item.attempts ?? [];
-      const attempt = attempts.find((attempt) => ms >= call.shift + attempt.started_ms - near && ms <= call.shift + attempt.started_ms + attempt.ended_after_ms + near);
+      const since = (attempt) => ms - call.shift - attempt.started_ms;
+      const attempt = attempts.find((it) => since(it) >= -near && since(it) <= it.ended_after_ms + near);
       if (attempt) return [[`attempt ${attempt.number}`, `${attempt.outcome} after ${took(attempt.ended_after_ms)}`]];
-      if (ms < row.from || (row.kind !== "attempt" && ms > row.to)) return gist(row);
-      const before = (call.item.attempts ?? []).filter((attempt) => call.shift + attempt.started_ms <= ms).at(-1);
-      const told = before && call.item.events.find((event) => event.what === "retrying" && event.attempt === before.number);
-      if (told && ms <= call.to) return [["waiting", told.why]];
-      return gist(row);
+      const last = attempts.filter((it) => since(it) >= 0).at(-1);
+      const told = call.item.events.find((event) => event.what === "retrying" && event.attempt === last?.number);
+      return told && ms <= call.to ? [["waiting", told.why]] : gist(row);
     }
 
     function cursor(ms) {
@@ -1946,12 +2057,12 @@
         item.target && [" → ", foreign(item.target)],
         item.key && item.key !== item.target && [" for ", foreign(item.key)],
       ];
-      const from = h("span", { class: "fine" }, ` +${took(node.from)} to +${took(node.to)}`);
+      const span = h("span", { class: "fine" }, ` +${took(node.from)} to +${took(node.to)}`);
+      const zoom = button({ class: "quiet", click: () => zoomTo(node.from, node.to) }, "Zoom to it");
       return [
         h("header", { class: `is-${item.status}` },
           h("h3", null, glyph(item.status), foreign(item.name), path),
-          h("p", null, verdict(item), ` in ${took(node.to - node.from)}`, from,
-            node.to - node.from < whole * 0.9 && h("button", { type: "button", class: "quiet", click: () => zoomTo(node.from, node.to) }, "Zoom to it"))),
+          h("p", null, verdict(item), ` in ${took(node.to - node.from)}`, span, node.to - node.from < whole * 0.9 && zoom)),
         ...(isWhole && node.record === tops[0].record ? [] : noted(item)),
         item.attempts?.length > 0 && attemptsOf(node),
         eventsOf(node),
@@ -1964,10 +2075,13 @@
       return kind.startsWith(status) ? foreign(kind) : [status, ": ", foreign(kind)];
     }
 
+    const heads = (titles, numbers) =>
+      h("thead", null, h("tr", null, titles.map((title) => h("th", { scope: "col", class: numbers.has(title) && "n" }, title))));
+
     function attemptsOf(node) {
       const cell = (words, title) => h("td", { class: "n", "data-label": title }, words);
       return h("table", { class: "plain attempts" },
-        h("thead", null, h("tr", null, ["Attempt", "Began", "Head", "Took", "HTTP", "Outcome", "Hint"].map((title, i) => h("th", { scope: "col", class: i > 0 && i < 5 && "n" }, title)))),
+        heads(["Attempt", "Began", "Head", "Took", "HTTP", "Outcome", "Hint"], new Set(["Began", "Head", "Took", "HTTP"])),
         h("tbody", null, node.item.attempts.map((attempt) => h("tr", { class: `is-${attempt.status}` },
           h("th", { scope: "row" }, glyph(attempt.status), `#${attempt.number}`),
           cell(`+${took(node.shift + attempt.started_ms)}`, "began"),
@@ -1979,17 +2093,18 @@
     }
 
     function eventsOf(node) {
-      const { events, name } = node.item;
-      if (events.length === 0) return h("p", { class: "empty" }, node.kind === "call" ? "No layer told anything of this call." : "No layer told anything outside of its calls.");
+      const { events, name, target } = node.item;
+      if (events.length === 0) return note("empty", `No layer told anything ${node.kind === "call" ? "of this call" : "outside of its calls"}.`);
+      const also = (words, ...known) => words && !known.includes(words) && h("span", { class: "keyed" }, foreign(words, 60));
       return h("table", { class: "plain events" },
-        h("thead", null, h("tr", null, ["Time", "Layer", "Attempt", "What, and why"].map((title, i) => h("th", { scope: "col", class: (i === 0 || i === 2) && "n" }, title)))),
+        heads(["Time", "Layer", "Attempt", "What, and why"], new Set(["Time", "Attempt"])),
         h("tbody", null, events.map((event) => {
           const at = node.shift + event.offset_ms;
           const point = () => cursor(at);
           const rest = () => cursor(null);
           return h("tr", { class: MARKED.has(event.what) && "marked", pointerenter: point, pointerleave: rest },
             h("td", { class: "n" }, `+${took(at)}`),
-            h("td", null, event.layer, event.name !== name && h("span", { class: "keyed" }, foreign(event.name, 60)), event.key && event.key !== event.name && event.key !== node.item.target && h("span", { class: "keyed" }, foreign(event.key, 60))),
+            h("td", null, event.layer, also(event.name, name), also(event.key, event.name, target)),
             h("td", { class: "n" }, event.attempt ? `#${event.attempt}` : ""),
             h("td", { class: "wide" }, foreign(event.why, 1000)));
         })));
@@ -2025,7 +2140,7 @@
     }
 
     function start() {
-      new ResizeObserver(() => { if (parts) scale(); }).observe(byId("trace"));
+      new ResizeObserver(() => { if (parts) redraw(); }).observe(byId("trace"));
       byId("trace").addEventListener("keydown", keys);
     }
 
@@ -2040,7 +2155,8 @@
   const tip = (() => {
     function show(beside, lines, pointer) {
       const node = byId("tip");
-      node.replaceChildren(h("dl", null, lines.map(([key, words]) => h("div", null, h("dt", null, foreign(key, 60)), h("dd", null, foreign(words, 400))))));
+      const pair = ([key, words]) => h("div", null, h("dt", null, foreign(key, 60)), h("dd", null, foreign(words, 400)));
+      node.replaceChildren(h("dl", null, lines.map(pair)));
       node.hidden = false;
       const box = beside.getBoundingClientRect();
       const { offsetWidth: width, offsetHeight: height } = node;
@@ -2054,6 +2170,13 @@
   })();
 
   // ===== which of the two is shown =====
+
+  // A link within the page; but one that is to be opened elsewhere is the browser's.
+  function follow(event, go) {
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || event.button !== 0) return;
+    event.preventDefault();
+    go();
+  }
 
   let scrolled = 0;
   let cameFromList = false;
@@ -2091,18 +2214,20 @@
       document.documentElement.dataset.theme = get();
     }
 
+    const disc = (r) => svg("circle", { class: "own", cx: 8, cy: 8, r });
+    const RAYS = "M8 1.5v1.2M8 13.3v1.2M1.5 8h1.2M13.3 8h1.2M3.4 3.4l.9.9M11.7 11.7l.9.9M12.6 3.4l-.9.9M4.3 11.7l-.9.9";
     const ICONS = {
-      auto: [svg("circle", { class: "own", cx: 8, cy: 8, r: 5.5 }), svg("path", { class: "solid", d: "M8 2.5a5.5 5.5 0 0 1 0 11z" })],
-      light: [svg("circle", { class: "own", cx: 8, cy: 8, r: 2.8 }), svg("path", { class: "own", d: "M8 1.5v1.2M8 13.3v1.2M1.5 8h1.2M13.3 8h1.2M3.4 3.4l.9.9M11.7 11.7l.9.9M12.6 3.4l-.9.9M4.3 11.7l-.9.9" })],
-      dark: [svg("path", { class: "own", d: "M13 9.6A5.6 5.6 0 0 1 6.4 3 5.6 5.6 0 1 0 13 9.6z" })],
+      auto: [disc(5.5), svg("path", { class: "solid", d: "M8 2.5a5.5 5.5 0 0 1 0 11z" })],
+      light: [disc(2.8), stroke(RAYS)],
+      dark: [stroke("M13 9.6A5.6 5.6 0 0 1 6.4 3 5.6 5.6 0 1 0 13 9.6z")],
     };
 
     function show() {
       const kind = get();
-      const button = byId("theme");
-      button.replaceChildren(svg("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, ICONS[kind]));
-      set(button, "aria-label", `Colours: ${kind}. Change`);
-      button.title = { auto: "Colours: as the system has them", light: "Colours: light", dark: "Colours: dark" }[kind];
+      const node = byId("theme");
+      node.replaceChildren(icon(16, ...ICONS[kind]));
+      set(node, "aria-label", `Colours: ${kind}. Change`);
+      node.title = { auto: "Colours: as the system has them", light: "Colours: light", dark: "Colours: dark" }[kind];
     }
 
     function turn() {
@@ -2121,16 +2246,14 @@
     byId("theme").addEventListener("click", theme.turn);
     byId("token").addEventListener("click", token.enter);
     byId("figures-reset").addEventListener("click", figures.reset);
-    byId("home").addEventListener("click", (event) => {
-      if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return;
-      event.preventDefault();
+    byId("home").addEventListener("click", (event) => follow(event, () => {
       address.write({ trace: null });
       route();
       window.scrollTo(0, 0);
-    });
+    }));
     window.addEventListener("popstate", () => {
       route();
-      if (!address.read().trace) traces.follow();
+      if (!address.read().trace) traces.returned();
     });
     breakers.start();
     targets.start();
