@@ -1417,7 +1417,10 @@
     }
 
     function remark(t) {
-      if (t.error ?? t.error_kind) return foreign(t.error ?? t.error_kind, 240);
+      // What kind it was, in a word or two, before the text: `open` says more than how it was worded.
+      const kind = t.error_kind?.replace(/^rejected: /, "");
+      if (kind && t.error && t.error !== kind && kind !== t.status) return [h("b", null, foreign(kind, 40)), " · ", foreign(t.error, 240)];
+      if (t.error ?? kind) return foreign(t.error ?? kind, 240);
       if (t.status !== "success") return "";
       if (t.sampling_rate < 1) return `stands for about ${count(Math.round(1 / t.sampling_rate))}`;
       return { retried: "after a retry", slow: "slow" }[t.kept] ?? "";
@@ -1446,7 +1449,7 @@
         h("span", { class: "asked", title: asked }, asked),
         length,
         h("span", { class: "took n" }, took(first.duration_ms)),
-        h("span", { class: "words" }, remark(first)),
+        h("span", { class: "words", title: first.error && clip(first.error, 1000) }, remark(first)),
         at);
       return {
         node: h("li", null, link),
@@ -2079,7 +2082,7 @@
       h("thead", null, h("tr", null, titles.map((title) => h("th", { scope: "col", class: numbers.has(title) && "n" }, title))));
 
     function attemptsOf(node) {
-      const cell = (words, title) => h("td", { class: "n", "data-label": title }, words);
+      const cell = (words, title) => h("td", { class: words === NONE ? "n none" : "n", "data-label": title }, words);
       return h("table", { class: "plain attempts" },
         heads(["Attempt", "Began", "Head", "Took", "HTTP", "Outcome", "Hint"], new Set(["Began", "Head", "Took", "HTTP"])),
         h("tbody", null, node.item.attempts.map((attempt) => h("tr", { class: `is-${attempt.status}` },
