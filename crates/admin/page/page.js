@@ -1532,7 +1532,7 @@
     // What is worth a mark of its own in a bar.
     const MARKED = new Set([
       "rejected", "would_reject", "retrying", "resending", "gave_up", "timed_out", "slow", "state_changed", "overflowed",
-      "waited", "held_back",
+      "waited", "held_back", "signalled", "broken", "killed", "not_started", "not_understood",
     ]);
     const TOLD_OF_WAITS = new Set(["waited", "polled"]);
     // From so many rows on, only the attempts of calls that did not go well are unfolded.

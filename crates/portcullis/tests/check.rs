@@ -294,6 +294,18 @@ fn the_ready_made_order_is_as_it_should_be() {
 }
 
 #[test]
+fn what_a_poll_layer_asks_through_is_a_stack_of_its_own() {
+    use Part::*;
+    let requests = [Trace, Total, Retry, Limit, Breaker, Attempt, Propagate];
+    let mut operation = vec![Trace, Total, Poll];
+    operation.extend(requests);
+    assert_eq!(check_order(&operation), []);
+    let codes = |parts: &[Part]| check_order(parts).iter().map(|it| it.code).collect::<Vec<_>>();
+    assert_eq!(codes(&[Retry, Poll, Retry]), ["retry-outside-poll"]);
+    assert_eq!(codes(&[Poll, Breaker, Retry]), ["breaker-outside-retry"]);
+}
+
+#[test]
 fn every_wrong_pair_is_explained_once() {
     use Part::*;
     for (parts, code) in [
@@ -305,6 +317,10 @@ fn every_wrong_pair_is_explained_once() {
         ([Retry, Total], "retry-outside-total"),
         ([Retry, Retry], "retry-in-retry"),
         ([Attempt, Retry], "attempt-outside-retry"),
+        ([Retry, Poll], "retry-outside-poll"),
+        ([Attempt, Poll], "attempt-outside-poll"),
+        ([Limit, Poll], "limit-outside-poll"),
+        ([Breaker, Poll], "breaker-outside-poll"),
         ([Attempt, Limit], "attempt-outside-limit"),
         ([Attempt, Breaker], "attempt-outside-breaker"),
         ([Propagate, Retry], "propagate-outside-retry"),

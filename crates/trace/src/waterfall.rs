@@ -281,7 +281,8 @@ impl Waterfall<'_> {
             let (at, teller) = (Short(event.offset).to_string(), fit(&teller(event), widest));
             let margin = format!("{at:>8}  {attempt:<3} {teller}  ");
             let style = match &*event.what {
-                "rejected" | "timed_out" | "gave_up" => Style::Red,
+                "rejected" | "timed_out" | "gave_up" | "signalled" | "broken" | "killed"
+                | "not_started" | "not_understood" => Style::Red,
                 "retrying" | "resending" | "slow" | "state_changed" | "overflowed"
                 | "would_reject" | "held_back" => Style::Yellow,
                 _ => Style::Plain,

@@ -72,6 +72,8 @@ pub enum Part {
     Trace,
     /// A [`TimeoutLayer`](portcullis_timeout::TimeoutLayer) of whole calls.
     Total,
+    /// `PollLayer`, of the feature `poll`.
+    Poll,
     /// [`RetryLayer`](portcullis_retry::RetryLayer).
     Retry,
     /// [`RateLimitLayer`](portcullis_ratelimit::RateLimitLayer).
@@ -230,6 +232,7 @@ impl Part {
             Self::GrpcCall => "grpc call",
             Self::Trace => "trace",
             Self::Total => "total timeout",
+            Self::Poll => "poll",
             Self::Retry => "retry",
             Self::Limit => "rate limit",
             Self::Breaker => "breaker",

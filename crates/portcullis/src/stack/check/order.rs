@@ -5,6 +5,9 @@ use super::{Finding, Part, Severity};
 /// Explains, for a stack built by hand, what each pair of parts means that stands another way round
 /// than in the ready-made [`Stack`](crate::Stack). `parts` are given from the outside to the inside.
 ///
+/// What is beneath a poll layer makes one request of an operation each time: it is a stack of its own, and
+/// held against nothing above but that layer.
+///
 /// Every order is correct, so these are hints at what one may not have meant; nothing is found about
 /// layers that are not ours.
 ///
@@ -27,6 +30,9 @@ pub fn check_order(parts: &[Part]) -> Vec<Finding> {
         for &inner in &parts[at + 1..] {
             if let Some(pair) = pair(outer, inner) {
                 found(pair.finding(outer, inner));
+            }
+            if inner == Part::Poll {
+                break;
             }
         }
         // Above all, or below all, a buffer parts nothing.
@@ -80,12 +86,34 @@ const BUFFER: Pair = warning(
 );
 
 fn pair(outer: Part, inner: Part) -> Option<Pair> {
-    use Part::{Attempt, Breaker, GrpcCall, Limit, Propagate, Rejections, Retry, Total, Trace};
+    use Part::{
+        Attempt, Breaker, GrpcCall, Limit, Poll, Propagate, Rejections, Retry, Total, Trace,
+    };
     Some(match (outer, inner) {
         (Retry, Retry) => warning(
             "retry-in-retry",
             "Their attempts multiply: 3 in 3 are up to 9 requests for one call.",
             "Leave one of them out; the outer one knows more of the call.",
+        ),
+        (Retry, Poll) => warning(
+            "retry-outside-poll",
+            "A poll that fails begins the whole operation anew, beside the one that goes on.",
+            "Put retry inside poll, so that the poll alone is made again.",
+        ),
+        (Attempt, Poll) => warning(
+            "attempt-outside-poll",
+            "It bounds the whole operation, the waits between polls included.",
+            "Put the attempt timeout inside poll.",
+        ),
+        (Limit, Poll) => warning(
+            "limit-outside-poll",
+            "An operation pays once, however often it is asked about.",
+            "Put the rate limit inside poll, so that each request pays.",
+        ),
+        (Breaker, Poll) => note(
+            "breaker-outside-poll",
+            "An operation is one call to the breaker, and a probe lasts as long as it.",
+            "Put the breaker inside poll, so that it sees each request.",
         ),
         (Trace, Trace) => note(
             "trace-in-trace",
