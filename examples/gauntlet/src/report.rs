@@ -340,7 +340,7 @@ mod tests {
             stack_succeeded: 13_500_000,
         };
         let table = summary().with_promises(Vec::new()).with_served(served).table(Paint::plain());
-        let all = "served for 86400s, 1440 whole laps: of 14000000 requests 50.0 % succeeded bare, \
+        let all = "served for 86400s, whole laps: 1440; of 14000000 requests 50.0 % succeeded bare, \
                    96.4 % with the\nstack; above is the last lap";
         assert!(table.ends_with(all), "{table}");
         assert!(!table.contains("promises"));

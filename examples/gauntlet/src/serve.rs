@@ -179,7 +179,7 @@ impl fmt::Display for Served {
         let seconds = Duration::from_secs(seconds as u64);
         write!(
             f,
-            "served for {seconds:?}, {laps} whole laps: of {requests} requests {:.1} % succeeded bare, \
+            "served for {seconds:?}, whole laps: {laps}; of {requests} requests {:.1} % succeeded bare, \
              {:.1} % with the stack",
             share(bare_succeeded),
             share(stack_succeeded)
