@@ -689,8 +689,9 @@
       closed: "closed", open: "open", "half-open": "half-open",
       "forced-open": "forced open", "forced-closed": "forced closed", disabled: "disabled",
     };
-    // So many closed ones get a whole tile; more of them become lines.
-    const TILES = 12;
+    // So many closed ones get a whole tile, and so many of the others; more of them become lines.
+    const CLOSED = 12;
+    const TILES = 24;
     const LINES = 30;
     let known = [];
     let omitted = 0;
@@ -714,17 +715,17 @@
       const part = byId("breakers-filter").value.trim().toLowerCase();
       const shown = known.filter((b) => label(b).toLowerCase().includes(part));
       shown.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
-      const closed = shown.filter((b) => b.state === "closed");
-      const few = closed.length <= TILES;
-      const tiles = few ? shown : shown.filter((b) => b.state !== "closed");
-      const lines = few ? [] : all ? closed : closed.slice(0, LINES);
+      const other = shown.filter((b) => b.state !== "closed");
+      const isFew = shown.length - other.length <= CLOSED && shown.length <= TILES;
+      const tiles = isFew ? shown : other.slice(0, TILES);
+      const rest = shown.slice(tiles.length);
       list(byId("tiles"), tiles, keyOf, tile);
-      list(byId("closed"), lines, keyOf, line);
-      byId("closed").hidden = lines.length === 0;
+      list(byId("closed"), all ? rest : rest.slice(0, LINES), keyOf, line);
+      byId("closed").hidden = rest.length === 0;
       const more = byId("closed-more");
-      more.hidden = few || closed.length <= LINES;
-      say(more, all ? "Show fewer" : `Show all ${count(closed.length)} closed ones`);
-      byId("breakers-find").hidden = known.length <= TILES && !part;
+      more.hidden = rest.length <= LINES;
+      say(more, all ? "Show fewer" : `Show all ${count(rest.length)} ${other.length > TILES ? "others" : "closed ones"}`);
+      byId("breakers-find").hidden = known.length <= CLOSED && !part;
       const words = remark(shown.length);
       byId("breakers-note").replaceChildren(...(words ? [note("empty", words)] : []));
       sum();
@@ -759,7 +760,7 @@
       const gauges = h("div", { class: "gauges" });
       const picture = spark();
       const foot = h("p", { class: "foot" });
-      const node = h("article", { class: "tile", "aria-label": clip(label(first), 200) },
+      const node = h("article", { class: `tile is-${first.state}`, "aria-label": clip(label(first), 200) },
         h("header", null, name, menu(() => current)), h("p", { class: "is" }, state, since), gauges, picture.node, foot, why);
       const parts = {
         left: countdown(),
@@ -775,7 +776,7 @@
         at = performance.now();
         if (before !== b.state || !state.firstChild) {
           state.replaceChildren(glyph(b.state), h("b", null, WORDS[b.state] ?? b.state));
-          node.className = `tile is-${b.state}`;
+          node.classList.replace(`is-${before}`, `is-${b.state}`);
           if (before !== b.state) flash(node);
         }
         const shown = measures(b).map(([part, ...values]) => [parts[part], values]);
@@ -823,16 +824,22 @@
     function line(first) {
       const picture = spark();
       const share = h("span", { class: "share" });
+      const state = h("span");
       let current = first;
-      const node = h("article", { class: "line is-closed", "aria-label": `${clip(label(first), 200)}, closed` },
-        glyph("closed"), h("h3", null, ...short(first)), picture.node, share, menu(() => current));
+      const node = h("article", { class: `line is-${first.state}` }, state, h("h3", null, ...short(first)), picture.node, share, menu(() => current));
       return {
         node,
         update(b) {
+          if (current.state !== b.state || !state.firstChild) {
+            state.replaceChildren(glyph(b.state));
+            node.classList.replace(`is-${current.state}`, `is-${b.state}`);
+          }
           current = b;
           const words = picture.update(b.spark);
           say(share, percent(b.failure_rate));
-          set(node, "title", `${clip(label(b), 200)}\nfailure rate ${percent(b.failure_rate)}\n${words}`);
+          const name = clip(label(b), 200);
+          set(node, "aria-label", `${name}, ${WORDS[b.state] ?? b.state}`);
+          set(node, "title", `${name}\n${WORDS[b.state] ?? b.state}, failure rate ${percent(b.failure_rate)}\n${words}`);
         },
       };
     }

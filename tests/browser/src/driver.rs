@@ -19,8 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const PARTING: Duration = Duration::from_secs(10);
 
 /// What the browser is started with: nothing that has to do with a person, or with the outside.
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "--headless=new",
+    // In a container there may be little shared memory.
+    "--disable-dev-shm-usage",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",

@@ -136,6 +136,29 @@ async fn of_many_the_closed_ones_are_lines_and_a_filter_finds_any() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_many_open_at_once_the_page_stays_short_and_takes_orders_to_each() {
+    let mut world = World::new("crawler");
+    for host in 0..80 {
+        world.trip("crawl", &format!("host-{host:03}.example")).await;
+    }
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees("#health", "degraded: ").await;
+    chrome.until("document.querySelectorAll('.tile').length === 24").await;
+    assert_eq!(chrome.texts("#closed article").await.len(), 30);
+    chrome.click("#closed-more").await;
+    chrome.until("document.querySelectorAll('#closed article').length === 56").await;
+    chrome.click("#closed article:last-child .dots").await;
+    chrome.click("#closed article:last-child .menu button:first-child").await;
+    chrome.press(&format!("{}{}", world.token(), Chrome::ENTER)).await;
+    chrome.sees("#breakers-sum", "1 closed").await;
+    chrome.until("document.querySelectorAll('#closed article.is-closed').length === 1").await;
+    assert_content(&chrome).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_menu_is_opened_and_left_by_keyboard_alone() {
     let mut world = World::new("shop");
     world.call("pay", "http://pay.example/?200:5").await.unwrap();
