@@ -135,8 +135,8 @@ impl AdminBuilder {
             return Err(Invalid::new("keys", keys, format!("0 to {MOST}")));
         }
         let token = token.as_deref().map(Token::new).transpose()?;
-        let (figures, live, gate) = (Figures::new(targets, keys), Live::new(), Gate::new());
-        let live = Arc::new(live);
+        let (figures, gate) = (Figures::new(targets, keys), Gate::new());
+        let live = Arc::new(Live::new(figures.began()));
         let shared =
             Shared { title, registry, store, token, prometheus, ready, figures, live, gate };
         Ok(Admin(Arc::new(shared)))

@@ -3,13 +3,13 @@
 use std::{
     convert::Infallible,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use axum::response::sse;
 use futures_util::{Stream, stream};
 use portcullis_core::{
-    Event, LayerKind, Outcome, What,
+    Event, LayerKind, Outcome, What, clock,
     sync::atomic::{AtomicU64, Ordering},
 };
 use portcullis_trace::Status;
@@ -29,6 +29,8 @@ use crate::words::{date, millis};
 /// memory is bounded whatever they do.
 #[derive(Debug)]
 pub(crate) struct Live {
+    /// When counting began.
+    began: Instant,
     sender: broadcast::Sender<Arc<Message>>,
     readers: Arc<Semaphore>,
     over: watch::Sender<bool>,
@@ -101,8 +103,9 @@ struct Nudge {
 // ===== impl Live =====
 
 impl Live {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(began: Instant) -> Self {
         Self {
+            began,
             sender: broadcast::Sender::new(BEHIND),
             readers: Arc::new(Semaphore::new(READERS)),
             over: watch::Sender::new(false),
@@ -115,7 +118,7 @@ impl Live {
     /// Notes that a figure changed, `age` after counting began.
     #[inline]
     pub(crate) fn changed(&self, age: Duration) {
-        let step = (age.as_millis() / STEP_MILLIS) as u64 + 1;
+        let step = step(age);
         // Read first: a line that all calls write to would be fought for.
         if self.changed.load(Ordering::Relaxed) != step {
             self.changed.store(step, Ordering::Relaxed);
@@ -180,7 +183,7 @@ impl Live {
                 to: to.as_str(),
                 why: reason.to_string(),
                 open_for_ms: open_for.map(millis),
-                at: date(now()),
+                at: date(clock::wall()),
             },
         );
     }
@@ -216,6 +219,10 @@ impl Live {
 impl Reader {
     async fn next(&mut self) -> Option<sse::Event> {
         loop {
+            // First of all: what is chosen from below is chosen by chance, so that nothing is left out.
+            if *self.over.borrow() {
+                return None;
+            }
             let message = tokio::select! {
                 // An error means that nobody can tell it any more.
                 _ = self.over.wait_for(|over| *over) => return None,
@@ -229,8 +236,10 @@ impl Reader {
                     if changed == self.seen {
                         continue;
                     }
-                    self.seen = changed;
-                    Message::new("figures", &Nudge { at: date(now()) })
+                    // What changes later in the same step is not told apart from this.
+                    let is_over = changed < step(clock::now().saturating_duration_since(self.live.began));
+                    self.seen = if is_over { changed } else { changed - 1 };
+                    Message::new("figures", &Nudge { at: date(clock::wall()) })
                 }
             };
             return Some(message.event());
@@ -252,6 +261,7 @@ impl Message {
     }
 }
 
-fn now() -> SystemTime {
-    portcullis_core::clock::wall()
+/// Steps since counting began, from 1.
+fn step(age: Duration) -> u64 {
+    (age.as_millis() / STEP_MILLIS) as u64 + 1
 }

@@ -138,7 +138,12 @@ impl Figures {
         }
     }
 
-    /// How long ago counting began: as a measure of time that fits a word.
+    /// When counting began.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// How long before this time counting began: as a measure of time that fits a word.
     #[inline]
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.began)

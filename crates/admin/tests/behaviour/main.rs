@@ -4,6 +4,7 @@ mod breakers;
 mod cost;
 mod events;
 mod health;
+mod hostile;
 mod page;
 mod server;
 mod targets;
