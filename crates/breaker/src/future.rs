@@ -61,22 +61,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Called { future, pending, classifier } => {
-                let result = match call::poll(|| future.poll(cx)) {
-                    Poll::Ready(Ok(response)) => Ok(response),
-                    Poll::Ready(Err(error)) => Err(Error::inner(error)),
-                    Poll::Pending => return Poll::Pending,
-                };
-                let now = pending.call().ended();
-                // An error is no head.
-                let head = result.is_ok().then_some(now);
-                if classifier.ends_at_head() {
-                    let verdict = classifier.at_head(result.as_ref());
-                    pending.settle(verdict.outcome(), head, now);
-                    return Poll::Ready(classifier.hand_up(result));
+                match call::poll(|| future.poll(cx)) {
+                    Poll::Ready(Ok(response)) => {
+                        Poll::Ready(answered(response, pending, classifier))
+                    }
+                    Poll::Ready(Err(error)) => {
+                        Poll::Ready(failed(Error::inner(error), pending, classifier))
+                    }
+                    Poll::Pending => Poll::Pending,
                 }
-                let good = || classifier.at_head(result.as_ref()).outcome() == Outcome::Success;
-                pending.tell_of_head(good, now);
-                Poll::Ready(classifier.classify(result, pending.with_result(head)))
             }
             StateProj::Refused { error } => match error.take() {
                 Some(error) => Poll::Ready(Err(error)),
@@ -84,6 +77,42 @@ where
             },
         }
     }
+}
+
+/// Hands up what the inner service answered. The call's end is told, if its head is that.
+#[inline]
+fn answered<Res, C>(
+    response: Res,
+    pending: &mut Pending,
+    classifier: &C,
+) -> Result<C::Response, Error>
+where
+    C: Classify<Res>,
+{
+    let now = pending.call().ended();
+    let verdict = || classifier.at_head(Ok(&response)).outcome();
+    if classifier.ends_at_head() {
+        pending.settle(verdict(), Some(now), now);
+        return classifier.hand_up(Ok(response));
+    }
+    pending.tell_of_head(|| verdict() == Outcome::Success, now);
+    classifier.classify(Ok(response), pending.with_result(Some(now)))
+}
+
+/// Hands up the inner service's error, which is no head.
+#[cold]
+fn failed<Res, C>(error: Error, pending: &mut Pending, classifier: &C) -> Result<C::Response, Error>
+where
+    C: Classify<Res>,
+{
+    let now = pending.call().ended();
+    let verdict = classifier.at_head(Err(&error)).outcome();
+    if classifier.ends_at_head() {
+        pending.settle(verdict, None, now);
+        return classifier.hand_up(Err(error));
+    }
+    pending.tell_of_head(|| verdict == Outcome::Success, now);
+    classifier.classify(Err(error), pending.with_result(None))
 }
 
 impl<F, C> fmt::Debug for ResponseFuture<F, C> {

@@ -78,6 +78,14 @@ impl Shared {
 
     #[inline]
     fn tell_of_end(&self, outcome: Outcome, end: &End<'_>) {
+        if self.voice.is_heard(end.call) {
+            self.told_of_end(outcome, end);
+        }
+    }
+
+    // Not inlined, to keep the path of who is not heard short; so is the admission.
+    #[inline(never)]
+    fn told_of_end(&self, outcome: Outcome, end: &End<'_>) {
         self.voice.tell_of_end(self.key.as_deref(), outcome, end);
     }
 
@@ -104,9 +112,14 @@ impl Shared {
     #[inline]
     pub(crate) fn tell_of_admission(&self, permit: &Permit, call: &Call, now: Instant) {
         // One that is not counted was told of as a call that should not pass.
-        if permit.is_counted() {
-            self.tell(call, now, || self.admitted(permit, now));
+        if permit.is_counted() && self.voice.is_heard(call) {
+            self.told_of_admission(permit, call, now);
         }
+    }
+
+    #[inline(never)]
+    fn told_of_admission(&self, permit: &Permit, call: &Call, now: Instant) {
+        self.tell(call, now, || self.admitted(permit, now));
     }
 
     #[inline]

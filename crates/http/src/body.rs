@@ -218,8 +218,7 @@ where
             && let Some(watching) = this.watching.take().and_then(Place::empty)
         {
             watching.note(&polled);
-            // The bodies within report the same end, and read the clock for it once.
-            let ended = watching.done.call().map_or_else(clock::now, Call::ended);
+            let ended = watching.now();
             watching.done.settle_at(outcome, ended);
         }
         Poll::Ready(polled)
@@ -353,6 +352,12 @@ impl Watching {
         ran_out.map(|()| until)
     }
 
+    /// When the inner body gave what it did. The bodies within look at the same moment, and read the
+    /// clock for it once.
+    fn now(&self) -> Instant {
+        self.done.call().map_or_else(clock::now, Call::ended)
+    }
+
     /// The absolute limit, if it has passed and what is there is no end of the server's.
     fn overdue<D>(&self, last: Result<&Frame<D>, &Error>) -> Option<Until> {
         let until = self.done.watch().until?;
@@ -366,7 +371,7 @@ impl Watching {
             }
             Err(error) => until.is_kept_by(error),
         };
-        (ends && until.at <= clock::now()).then_some(until)
+        (ends && until.at <= self.now()).then_some(until)
     }
 
     /// Ends a body whose limit ran out, which `release` drops.

@@ -98,8 +98,10 @@ impl PropagateLayer {
     fn write(&self, headers: &mut HeaderMap) {
         let call = Call::here();
         write_trace(&call, headers);
-        let left = call.deadline().map(|at| at.saturating_duration_since(call.now()));
-        if let (Some(name), Some(left)) = (&self.timeout, left) {
+        let left = || call.deadline().map(|at| at.saturating_duration_since(call.now()));
+        if let Some(name) = &self.timeout
+            && let Some(left) = left()
+        {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(name, HeaderValue::from(millis));
         }
@@ -109,7 +111,7 @@ impl PropagateLayer {
         if !is_grpc(headers) {
             return;
         }
-        if let Some(left) = left {
+        if let Some(left) = left() {
             // A limit the caller wrote may only be shortened.
             let own = headers.get(&GRPC_TIMEOUT).and_then(parse_grpc_timeout);
             let left = own.map_or(left, |own| own.min(left));

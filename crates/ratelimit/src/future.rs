@@ -174,7 +174,11 @@ where
             let this = self.as_mut().project();
             match this.state.project() {
                 StateProj::Calling { future, slots } => {
-                    let result = ready!(future.poll(cx)).map_err(Error::inner);
+                    let result = match future.poll(cx) {
+                        Poll::Ready(Ok(response)) => Ok(response),
+                        Poll::Ready(Err(error)) => Err(Error::inner(error)),
+                        Poll::Pending => return Poll::Pending,
+                    };
                     at_head(&result, slots.as_mut(), this.call, this.classifier, this.rules);
                     return Poll::Ready(result);
                 }

@@ -298,7 +298,11 @@ where
         loop {
             let this = self.as_mut().project();
             let ended = if let StateProj::Calling { mut future, .. } = this.state.project() {
-                let result = ready!(future.as_mut().poll(cx)).map_err(Error::inner);
+                let result = match future.as_mut().poll(cx) {
+                    Poll::Ready(Ok(response)) => Ok(response),
+                    Poll::Ready(Err(error)) => Err(Error::inner(error)),
+                    Poll::Pending => return Poll::Pending,
+                };
                 let outcome = this.core.shared().judge(&result, future.call());
                 if outcome.replay().is_none() {
                     if outcome.is_success() {

@@ -123,12 +123,17 @@ where
             StateProj::Called { mut inner, kept, timer, .. } => {
                 TIMER.with(LeftTimer::forget);
                 // The response goes before the timer: what is there is not taken away.
-                if let Poll::Ready(result) = inner.as_mut().poll(cx) {
-                    let (call, classify, teller) = (inner.call(), this.classify, this.teller);
-                    return Poll::Ready(match result {
-                        Ok(response) => answered(response, call, kept, classify, teller),
-                        Err(error) => failed(Error::inner(error), call, kept, classify, teller),
-                    });
+                match inner.as_mut().poll(cx) {
+                    Poll::Ready(Ok(response)) => {
+                        let (call, classify) = (inner.call(), this.classify);
+                        return Poll::Ready(answered(response, call, kept, classify, this.teller));
+                    }
+                    Poll::Ready(Err(error)) => {
+                        let (call, classify) = (inner.call(), this.classify);
+                        let error = Error::inner(error);
+                        return Poll::Ready(failed(error, call, kept, classify, this.teller));
+                    }
+                    Poll::Pending => {}
                 }
                 let plan = kept.plan(inner.call());
                 let Some(until) = this.teller.until_head(&plan) else {

@@ -209,6 +209,9 @@ impl Sheet for Buffer {
     }
 
     fn share(&mut self) -> Arc<dyn Record> {
+        if let Origin::Shared(live) = &self.origin {
+            return live.clone();
+        }
         let live = self.origin.live(self.head);
         self.origin = Origin::Shared(live.clone());
         live

@@ -337,16 +337,19 @@ impl<F: Future> Future for Scoped<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        within(this.call, false, None, || {
-            let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
-            // Handed up as it is: taken apart and put together, an output is moved each time.
-            let polled = poll(|| future.poll(cx));
-            if polled.is_ready() {
-                // Dropped while the scope is entered anyway; so what it held is free by now.
-                this.future.set(None);
-            }
-            polled
-        })
+        // As `within` does, and `poll`. But handed up through closures, or taken apart and put together,
+        // an output is moved each time; and one that was borrowed is moved to be returned.
+        let mut entered = Entered::new(this.call, false, None);
+        ENDED.set(None);
+        let future = this.future.as_mut().as_pin_mut().expect("polled after it was cleared");
+        let polled = future.poll(cx);
+        if matches!(polled, Poll::Ready(_)) {
+            // Dropped while the scope is entered anyway; so what it held is free by now.
+            this.future.set(None);
+        }
+        entered.put_back();
+        mem::forget(entered);
+        polled
     }
 }
 
