@@ -3,6 +3,7 @@
 mod http;
 mod layers;
 pub(crate) mod limits;
+mod observed;
 mod pending;
 mod refusals;
 mod stacks;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Plan> {
     let groups = [
         layers::plans(),
         stacks::plans(),
+        observed::plans(),
         windows::plans(),
         limits::plans(),
         pending::plans(),

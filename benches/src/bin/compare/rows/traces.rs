@@ -18,7 +18,7 @@ use opentelemetry_sdk::{
 };
 use portcullis::{
     clock,
-    trace::{Recorder, TraceConfig, TraceLayer},
+    trace::{Recorder, TraceBuilder, TraceConfig, TraceLayer},
 };
 use tokio::runtime::Handle;
 use tower::{Layer, Service};
@@ -31,6 +31,10 @@ use crate::measure::{Contest, Side};
 const GROUP: &str = "traces";
 /// Calls in one round of those that are kept: what takes them from us must find room for all.
 const KEPT: u64 = 1000;
+
+/// What is said of rows whose traces are kept.
+pub(super) const KEPT_ELSEWHERE: &str =
+    "what stores or exports them runs in its own thread, and is not timed";
 
 pub(super) fn plans() -> Vec<Plan> {
     vec![
@@ -49,19 +53,28 @@ pub(super) fn plans() -> Vec<Plan> {
             let (provider, kept) = opentelemetry(Sampler::AlwaysOn);
             let flush = move || provider.force_flush().expect("its exporter never fails");
             let peer = spans("tracing-opentelemetry, no-op exporter", kept, flush);
-            Contest::new(ours_kept(), [peer.at_most(KEPT)])
-                .noted("what stores or exports them runs in its own thread, and is not timed")
+            Contest::new(ours_kept(), [peer.at_most(KEPT)]).noted(KEPT_ELSEWHERE)
         }),
     ]
 }
 
 /// The trace layer, its traces kept in memory.
 fn ours_kept() -> Side {
+    let (recorder, layer) = keeping();
+    kept(recorder, layer.build().expect("valid").layer(AtOnce))
+}
+
+/// A layer whose traces are all kept in memory, in the making.
+pub(super) fn keeping() -> (Recorder, TraceBuilder) {
     let mut config = TraceConfig::default();
     (config.sample_rate, config.queue) = (1.0, 4 * KEPT as usize);
     let recorder = Recorder::builder().config(config).build().expect("valid");
-    let layer = TraceLayer::builder("bench").recorder(&recorder).build().expect("valid");
-    let mut service = layer.layer(AtOnce);
+    let layer = TraceLayer::builder("bench").recorder(&recorder);
+    (recorder, layer)
+}
+
+/// Ours, of whose calls all traces are kept.
+pub(super) fn kept<S: Service<()> + 'static>(recorder: Recorder, mut service: S) -> Side {
     let side = Side::timed("ours", move |calls| {
         let start = clock::now();
         for _ in 0..calls {
