@@ -271,3 +271,66 @@ impl Family {
         (self.omitted, self.omitted_failed) = (0, false);
     }
 }
+
+#[cfg(all(test, not(portcullis_loom)))]
+mod tests {
+    use portcullis_core::clock;
+
+    use super::*;
+
+    fn buffer() -> Box<Buffer> {
+        let head = Head::new(Kind::Call, &Place::begin(|_| true), clock::now());
+        Box::new(Buffer::new(head, TraceConfig::default().notes()))
+    }
+
+    /// Whether what it grew by is what was put in, with some room to grow.
+    fn is_about(grown: usize, held: usize) -> bool {
+        (held..held + held / 4).contains(&grown)
+    }
+
+    #[test]
+    fn a_trace_is_as_large_as_all_it_holds() {
+        let config = TraceConfig { max_text: 100_000, ..TraceConfig::default() };
+        let text = |length| "x".repeat(length);
+        let (mut root, empty) = (buffer(), buffer().bytes());
+        assert!(empty > size_of::<Buffer>());
+        assert_eq!(root.bytes_of_all(), empty);
+
+        for key in ["a", "b", "c"] {
+            root.attribute(key, &text(10_000), &config);
+        }
+        assert!(is_about(root.bytes() - empty, 30_000), "{}", root.bytes());
+        root.error = text(20_000);
+        assert!(is_about(root.bytes() - empty, 50_000), "{}", root.bytes());
+        root.output = Some(Output { text: text(10_000), omitted: 0 });
+        let alone = root.bytes();
+        assert!(is_about(alone - empty, 60_000), "{alone}");
+
+        for _ in 0..2 {
+            let mut child = buffer();
+            child.error = text(30_000);
+            root.family.children.push(child);
+        }
+        let (all, children) = (root.bytes_of_all(), 2 * (empty + 30_000));
+        assert!(is_about(all - alone, children), "{all}");
+        root.family.children.reserve_exact(10_000);
+        assert!(is_about(root.bytes_of_all() - all, 79_000));
+    }
+
+    #[test]
+    fn a_buffer_that_is_used_again_knows_nothing_of_its_last_family() {
+        let mut root = buffer();
+        assert!(matches!(root.family.admit(1), Admitted::As(1)));
+        assert!(matches!(root.family.admit(1), Admitted::NoRoom));
+        root.family.omitted_failed = true;
+        root.family.children.push(buffer());
+        (root.family.open, root.family.closed) = (0, true);
+        assert!(matches!(root.family.admit(9), Admitted::TooLate));
+
+        let (head, limits) = (root.head, TraceConfig::default().notes());
+        root.begin(head, limits);
+        assert!(root.family.children.is_empty());
+        assert_eq!((root.family.omitted, root.family.omitted_failed), (0, false));
+        assert!(matches!(root.family.admit(1), Admitted::As(1)));
+    }
+}

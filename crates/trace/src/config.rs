@@ -51,8 +51,8 @@ pub struct TraceConfig {
     /// Bytes that the traces which wait to be stored may take together, about. From 64 KiB to 64 GiB;
     /// 64 MiB by default.
     pub queue_bytes: u64,
-    /// How long the writer lets traces gather before it stores them as one batch. From 0 to 60 s;
-    /// 100 ms by default.
+    /// How long the writer lets traces gather before it stores them. A full batch, or half of what may
+    /// wait, is stored at once. From 0 to 60 s; 100 ms by default.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub batch_interval: Duration,
 }

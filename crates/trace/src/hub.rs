@@ -12,7 +12,7 @@ use portcullis_core::{
     Invalid,
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
 };
 use tokio::sync::oneshot;
@@ -42,12 +42,21 @@ pub(crate) struct Hub {
     /// All else.
     usual: ArrayQueue<Finished>,
     pool: Pool,
-    /// Whether the writer waits for something to come.
-    asleep: AtomicBool,
+    /// What the writer does, so that who hands something over knows whether to ring.
+    writer: AtomicU32,
+    /// What is worth being stored before it has gathered for long: a batch, or half of what may wait.
+    enough: Load,
     flushes: Mutex<Flushes>,
     /// Wakes the writer.
     bell: Bell,
 }
+
+/// The writer works, and looks for more before it rests.
+const AWAKE: u32 = 0;
+/// It waits for something to come.
+const ASLEEP: u32 = 1;
+/// It lets traces gather until there are enough.
+const GATHERING: u32 = 2;
 
 /// A trace that is over and to be kept.
 pub(crate) struct Finished {
@@ -84,10 +93,15 @@ impl Hub {
         config: TraceConfig,
         store: Arc<dyn TraceStore>,
         redact: Option<Redact>,
+        batch: Load,
     ) -> Result<Self, Invalid> {
         let sampler = Sampler::new(&config)?;
         let queue = config.queue;
         let most = Load { traces: queue as u64, bytes: config.queue_bytes };
+        let enough = Load {
+            traces: batch.traces.min(most.traces / 2).max(1),
+            bytes: batch.bytes.min(most.bytes / 2),
+        };
         Ok(Self {
             config,
             sampler,
@@ -99,7 +113,8 @@ impl Hub {
             urgent: ArrayQueue::new(queue),
             usual: ArrayQueue::new(queue),
             pool: Pool::new(),
-            asleep: AtomicBool::new(false),
+            writer: AtomicU32::new(AWAKE),
+            enough,
             flushes: Mutex::default(),
             bell: Bell::default(),
         })
@@ -177,7 +192,7 @@ impl Hub {
             self.leave_out(success);
         }
         // At last, for it may be the end of what the writer waits for that something was left out.
-        self.wake_if_asleep();
+        self.wake_if_waiting();
     }
 
     /// A success needs room in all; a failure only among its like, so that none is left out but for
@@ -254,8 +269,8 @@ impl Hub {
 
     /// For the writer: waits until something comes, or for `longest`.
     pub(crate) fn sleep(&self, longest: Duration) {
-        self.asleep.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `wake_if_asleep`: either we see what was pushed before it, or they
+        self.writer.store(ASLEEP, Ordering::Relaxed);
+        // Pairs with the fence in `wake_if_waiting`: either we see what was pushed before it, or they
         // see that we are asleep. Both being blind would leave a trace lying until the next comes.
         // Who stops us or waits for a flush wakes us in any case.
         fence(Ordering::SeqCst);
@@ -263,16 +278,27 @@ impl Hub {
         if idle && !self.is_over() {
             self.bell.sleep(longest);
         }
-        self.asleep.store(false, Ordering::Relaxed);
+        self.writer.store(AWAKE, Ordering::Relaxed);
     }
 
-    /// For the writer: lets traces gather, unless somebody waits for them.
-    pub(crate) fn gather(&self, enough: usize) {
+    /// For the writer: lets traces gather until there are enough, unless somebody waits for them.
+    pub(crate) fn gather(&self) {
         let interval = self.config.batch_interval;
-        let few = !interval.is_zero() && self.room.load().traces < enough as u64;
-        if few && !self.room.is_closed() && self.flushes.lock().waiting.is_empty() {
+        if interval.is_zero() || self.room.is_closed() {
+            return;
+        }
+        self.writer.store(GATHERING, Ordering::Relaxed);
+        // As in `sleep`.
+        fence(Ordering::SeqCst);
+        if !self.is_enough() && self.flushes.lock().waiting.is_empty() {
             self.bell.sleep(interval);
         }
+        self.writer.store(AWAKE, Ordering::Relaxed);
+    }
+
+    fn is_enough(&self) -> bool {
+        let waiting = self.room.load();
+        waiting.traces >= self.enough.traces || waiting.bytes >= self.enough.bytes
     }
 
     /// For the writer: who waits for what is in the queue by now.
@@ -297,10 +323,15 @@ impl Hub {
         self.pool.give_back(finished.root);
     }
 
-    fn wake_if_asleep(&self) {
+    fn wake_if_waiting(&self) {
         // See `sleep`.
         fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+        let rings = match self.writer.load(Ordering::Relaxed) {
+            ASLEEP => true,
+            GATHERING => self.is_enough(),
+            _ => false,
+        };
+        if rings && self.writer.swap(AWAKE, Ordering::Relaxed) != AWAKE {
             self.bell.ring();
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     MemoryStore, TraceConfig, TraceStore,
     hub::{Hub, Redact},
     sync::Builder,
-    writer::{self, Anchor},
+    writer::{self, Anchor, BATCH},
 };
 
 /// Decides which traces are kept and has them stored, behind a bounded queue and on one thread of
@@ -197,7 +197,7 @@ impl RecorderBuilder {
     ///
     /// The first setting that is out of its range; or `writer`, if no thread can be started.
     pub fn build(self) -> Result<Recorder, Invalid> {
-        let hub = Arc::new(Hub::new(self.config, self.store, self.redact)?);
+        let hub = Arc::new(Hub::new(self.config, self.store, self.redact, BATCH)?);
         // Here, where a paused clock is seen; the thread sees none.
         let anchor = Anchor::new(clock::now(), clock::wall());
         let of_writer = hub.clone();

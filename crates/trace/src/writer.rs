@@ -8,11 +8,10 @@ use std::{
 
 use portcullis_core::{BoxError, clock, sync::atomic::Ordering};
 
-use crate::{hub::Hub, record::Trace, render};
+use crate::{hub::Hub, record::Trace, render, room::Load};
 
 /// Traces stored at once, and the bytes of them at which a batch is large enough.
-const BATCH: usize = 64;
-const BATCH_BYTES: u64 = 4 << 20;
+pub(crate) const BATCH: Load = Load { traces: 64, bytes: 4 << 20 };
 /// How often the store is asked to forget what is old.
 const EXPIRY: Duration = Duration::from_secs(3600);
 /// How old the pair of clock readings may be that dates are reckoned from.
@@ -54,7 +53,7 @@ pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
             return;
         }
         hub.sleep(next_expiry.saturating_duration_since(now).max(Duration::from_millis(1)));
-        hub.gather(BATCH);
+        hub.gather();
     }
 }
 
@@ -62,8 +61,8 @@ pub(crate) fn run(hub: &Hub, mut anchor: Anchor) {
 fn store_batch(hub: &Hub, anchor: &Anchor, backlog: &mut [usize; 2]) -> bool {
     let mut batch: Vec<Arc<Trace>> = Vec::new();
     let mut bytes = 0;
-    while batch.len() < BATCH
-        && bytes < BATCH_BYTES
+    while (batch.len() as u64) < BATCH.traces
+        && bytes < BATCH.bytes
         && let Some(finished) = hub.next(backlog)
     {
         bytes += finished.bytes;

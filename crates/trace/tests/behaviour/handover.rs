@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use portcullis_core::{BoxError, TraceId, sync::Mutex};
+use portcullis_core::{BoxError, TraceId, clock, sync::Mutex};
 use portcullis_testkit::{ScriptedService, Step, TestError, call as send};
 use portcullis_trace::{
     MemoryStore, Page, Query, Recorder, Status, StoreCounts, Trace, TraceConfig, TraceLayer,
@@ -279,4 +279,63 @@ async fn a_flush_ends_though_calls_keep_coming() {
     let flushed = tokio::time::timeout(Duration::from_secs(10), recorder.flush()).await;
     feed.1.store(true, Ordering::SeqCst);
     assert!(flushed.is_ok());
+}
+
+#[tokio::test]
+async fn traces_gather_on_their_way_until_there_are_enough_or_somebody_waits_for_them() {
+    let mut config = config();
+    config.batch_interval = Duration::from_secs(60);
+    let (recorder, store) = with_config(Mode::Feeds(Arc::default()), config);
+    let mut client = client(&recorder);
+    for _ in 0..10 {
+        send(&mut client, "x").await.unwrap();
+        // The writer has every opportunity.
+        for _ in 0..50 {
+            std::thread::yield_now();
+        }
+    }
+    recorder.flush().await;
+    // One, and what a bell that was rung for an earlier sleep lets go before.
+    let batches = store.batches.load(Ordering::SeqCst);
+    assert!(recorder.counts().stored == 10 && batches <= 3, "{batches}");
+
+    send(&mut client, "x").await.unwrap();
+    recorder.shutdown().await;
+    assert_eq!(recorder.counts().stored, 11, "nor does the end wait for more");
+}
+
+#[tokio::test]
+async fn a_batch_or_half_of_what_may_wait_is_stored_at_once() {
+    let mut config = config();
+    config.batch_interval = Duration::from_secs(60);
+    for (queue, enough) in [(1024, 64), (16, 8), (1, 1)] {
+        config.queue = queue;
+        let (recorder, _) = with_config(Mode::Feeds(Arc::default()), config.clone());
+        let mut client = client(&recorder);
+        let late = clock::now() + Duration::from_secs(30);
+        for n in 1..=5 {
+            for _ in 0..enough {
+                send(&mut client, "x").await.unwrap();
+            }
+            while recorder.counts().waiting >= enough {
+                assert!(clock::now() < late, "{n} times {enough}: {:?}", recorder.counts());
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(recorder.counts().dropped_successes, 0);
+    }
+
+    // Large ones, of which half a megabyte may wait.
+    (config.queue, config.queue_bytes, config.max_text) = (1024, 512 << 10, 100_000);
+    let (recorder, _) = with_config(Mode::Feeds(Arc::default()), config);
+    for _ in 0..20 {
+        let late = clock::now() + Duration::from_secs(30);
+        let scope = TraceScope::start("large").recorder(&recorder);
+        scope.attribute("ballast", "x".repeat(90_000)).run(async {}).await;
+        while recorder.counts().waiting_bytes >= 256 << 10 {
+            assert!(clock::now() < late, "{:?}", recorder.counts());
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(recorder.counts().dropped_successes, 0);
 }
