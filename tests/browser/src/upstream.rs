@@ -8,6 +8,10 @@ use futures_util::stream;
 use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use portcullis::{
+    http::trace_context,
+    trace::{Recorder, TraceScope},
+};
 use portcullis_core::{BoxError, sync::Mutex};
 use tokio::time::sleep;
 
@@ -18,9 +22,12 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 ///
 /// A step is a status, and what the head and the body of the response take in ms: `200:120+30`. A 429 or
 /// 503 may say when to come back, in seconds: `503:10!1`. One that is `hang` never answers.
-#[derive(Clone, Debug, Default)]
+///
+/// A server whose name begins with `traced` records what it does, as part of the caller's trace.
+#[derive(Clone, Debug)]
 pub(crate) struct Upstream {
     asked: Arc<Mutex<HashMap<String, usize>>>,
+    recorder: Recorder,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,10 +39,23 @@ enum Step {
 // ===== impl Upstream =====
 
 impl Upstream {
+    pub(crate) fn new(recorder: &Recorder) -> Self {
+        Self { asked: Arc::default(), recorder: recorder.clone() }
+    }
+
     pub(crate) async fn answer(
         self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Body>, BoxError> {
+        if !request.uri().host().is_some_and(|host| host.starts_with("traced")) {
+            return self.step(&request).await;
+        }
+        let scope = TraceScope::start(format!("serve {}", request.uri().path()));
+        let scope = scope.recorder(&self.recorder);
+        scope.parent(trace_context::from_headers(request.headers())).run(self.step(&request)).await
+    }
+
+    async fn step(&self, request: &Request<Full<Bytes>>) -> Result<Response<Body>, BoxError> {
         let script = request.uri().query().unwrap_or("200:1").to_owned();
         let at = {
             let mut asked = self.asked.lock();

@@ -82,7 +82,7 @@ impl World {
         let admin = Admin::builder().title(title).registry(&registry);
         let admin = set(admin.shared_store(recorder.store().clone())).build();
         let admin = admin.expect("the settings are in range");
-        let (upstream, stacks) = (Upstream::default(), HashMap::new());
+        let (upstream, stacks) = (Upstream::new(&recorder), HashMap::new());
         let began = clock::now();
         Self { admin, registry, recorder, upstream, stacks, began, addr: None, server: None }
     }

@@ -182,3 +182,38 @@ async fn from_a_link_that_one_was_sent_the_way_back_leads_to_the_list() {
     chrome.until("document.querySelectorAll('.traces .row').length === 1").await;
     assert_content(&chrome).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_and_its_client_kept_of_a_trace_is_drawn_as_one() {
+    let mut world = World::new("shop");
+    let call = world.calling("news", "http://traced.example/search?503:20,200:50");
+    world.scope("answer question").run(call).await.unwrap();
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&format!("{url}?status=all&name=answer%20question")).await;
+    chrome.click(".traces .row").await;
+    chrome.until("document.querySelectorAll('.plot .line').length === 6").await;
+    let levels = "return [...document.querySelectorAll('.plot .line')].map((it) =>
+        [it.querySelector('.label bdi').textContent, +it.ariaLevel])";
+    let wanted = serde_json::json!([
+        ["answer question", 1],
+        ["news", 2],
+        ["#1", 3],
+        ["#2", 3],
+        ["serve /search", 3],
+        ["serve /search", 3],
+    ]);
+    assert_eq!(chrome.run(levels).await, wanted);
+    // The server's time is the client's: what it did stands below the attempt that it answered.
+    let starts = "return [...document.querySelectorAll('.plot .line')].map((it) =>
+        +(it.querySelector('.strip .is-success, .strip .is-error')?.getAttribute('x')
+          ?? it.querySelector('.strip .scope').getAttribute('d').match(/^M([\\d.]+)/)[1]))";
+    let starts = chrome.run(starts).await;
+    let start = |row: usize| starts[row].as_f64().unwrap();
+    for (attempt, served) in [(2, 4), (3, 5)] {
+        // Dates are in milliseconds.
+        assert!((start(attempt) - start(served)).abs() < 5.0, "{starts}");
+    }
+    assert_content(&chrome).await;
+}
