@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// What there is to compare, with how many peers.
-const ROWS: [(&str, usize); 34] = [
+const ROWS: [(&str, usize); 37] = [
     ("clock, read once", 1),
     ("bare service", 2),
     ("timeout", 2),
@@ -17,6 +17,9 @@ const ROWS: [(&str, usize); 34] = [
     ("breaker by key", 0),
     ("stack without traces", 1),
     ("stack with traces, not kept", 1),
+    ("stack with traces, all kept", 0),
+    ("stack with traces, and metrics", 0),
+    ("stack with traces, all kept, and metrics", 0),
     ("breaker, 10 s, new", 2),
     ("breaker, 10 s, long in use", 2),
     ("breaker, 10 min, new", 2),
@@ -127,5 +130,8 @@ fn what_fits_nothing_is_an_error_that_says_what_there_is() {
     let output = compare(&["--rows", "no such row"]);
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("no such row") && told.contains("layers, stacks, windows"), "{told}");
+    assert!(
+        told.contains("no such row") && told.contains("layers, stacks, observed, windows"),
+        "{told}"
+    );
 }
