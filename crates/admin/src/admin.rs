@@ -134,11 +134,10 @@ impl fmt::Debug for Admin {
 impl Observer for AdminObserver {
     fn on_event(&self, event: &Event<'_>) {
         let Shared { figures, live, .. } = &*self.0;
-        let age = figures.age(event.at);
         if figures.on_event(event) {
-            live.changed(age);
+            live.changed(event.at);
         }
-        live.on_event(event, age);
+        live.on_event(event);
     }
 }
 
@@ -171,7 +170,7 @@ impl Shared {
 
     /// Has those who read events look at the figures again.
     pub(crate) fn touch(&self) {
-        self.live.changed(self.figures.age(clock::now()));
+        self.live.changed(clock::now());
     }
 
     fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

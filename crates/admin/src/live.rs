@@ -67,7 +67,7 @@ pub(crate) const BEHIND: usize = 256;
 /// How often figures are said to have changed, at most.
 const NUDGE: Duration = Duration::from_secs(1);
 /// How finely changes are told apart: who changes a figure writes to a shared word no more often.
-const STEP_MILLIS: u128 = 50;
+const STEP_MILLIS: u64 = 50;
 /// Between two traces of a kind: ten a second, of both kinds.
 const SPACING_MILLIS: u64 = 200;
 
@@ -115,10 +115,10 @@ impl Live {
         }
     }
 
-    /// Notes that a figure changed, `age` after counting began.
+    /// Notes that a figure changed.
     #[inline]
-    pub(crate) fn changed(&self, age: Duration) {
-        let step = step(age);
+    pub(crate) fn changed(&self, at: Instant) {
+        let step = self.step(at);
         // Read first: a line that all calls write to would be fought for.
         if self.changed.load(Ordering::Relaxed) != step {
             self.changed.store(step, Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl Live {
 
     /// Tells of an event, if it is one that readers are told of and there are any.
     #[inline]
-    pub(crate) fn on_event(&self, event: &Event<'_>, age: Duration) {
+    pub(crate) fn on_event(&self, event: &Event<'_>) {
         match (event.layer, event.what) {
             (LayerKind::Breaker, What::StateChanged { from, to, .. }) if from != to => {
                 self.tell_of_change(event);
@@ -135,7 +135,7 @@ impl Live {
             (LayerKind::Trace, What::Settled { outcome, elapsed, .. })
                 if self.sender.receiver_count() > 0 =>
             {
-                self.tell_of_call(event, &outcome, elapsed, age);
+                self.tell_of_call(event, &outcome, elapsed);
             }
             _ => {}
         }
@@ -189,8 +189,9 @@ impl Live {
     }
 
     #[cold]
-    fn tell_of_call(&self, event: &Event<'_>, outcome: &Outcome, took: Duration, age: Duration) {
+    fn tell_of_call(&self, event: &Event<'_>, outcome: &Outcome, took: Duration) {
         let next = if outcome.kind().is_none() { &self.next_success } else { &self.next_other };
+        let age = event.at.saturating_duration_since(self.began);
         let at = u64::try_from(age.as_millis()).unwrap_or(u64::MAX - SPACING_MILLIS);
         let due = next.load(Ordering::Relaxed);
         let mine = at >= due
@@ -206,6 +207,14 @@ impl Live {
             };
             self.send("trace", &ended);
         }
+    }
+
+    /// Steps since counting began, from 1.
+    #[inline]
+    fn step(&self, at: Instant) -> u64 {
+        let age = at.saturating_duration_since(self.began);
+        let within = u64::from(age.subsec_millis()) / STEP_MILLIS;
+        age.as_secs() * (1000 / STEP_MILLIS) + within + 1
     }
 
     fn send(&self, kind: &'static str, data: &impl Serialize) {
@@ -237,7 +246,7 @@ impl Reader {
                         continue;
                     }
                     // What changes later in the same step is not told apart from this.
-                    let is_over = changed < step(clock::now().saturating_duration_since(self.live.began));
+                    let is_over = changed < self.live.step(clock::now());
                     self.seen = if is_over { changed } else { changed - 1 };
                     Message::new("figures", &Nudge { at: date(clock::wall()) })
                 }
@@ -259,9 +268,4 @@ impl Message {
     fn event(&self) -> sse::Event {
         sse::Event::default().event(self.kind).data(&self.data)
     }
-}
-
-/// Steps since counting began, from 1.
-fn step(age: Duration) -> u64 {
-    (age.as_millis() / STEP_MILLIS) as u64 + 1
 }
