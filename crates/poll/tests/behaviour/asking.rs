@@ -174,13 +174,20 @@ async fn what_the_caller_says_of_the_first_request_is_not_said_of_those_that_fol
             said.key.as_deref() == Some("k"),
             call.attempt(),
         ));
-        at(if number < 2 { 0 } else { 100 })
+        at(if number % 3 < 2 { 0 } else { 100 })
     });
     let mut service = builder(to_the_end()).build().unwrap().layer(inner);
     let with = call::with().cost(900).not_idempotent().key("k");
     with.run(send(&mut service, "start")).await.unwrap();
     let (first, poll) = ((Some(900), Some(false), true, 0), (None, None, true, 0));
     assert_eq!(*seen.lock(), [first, poll, poll]);
+    for with in [call::with().cost(7), call::with().idempotent()] {
+        seen.lock().clear();
+        with.run(send(&mut service, "start")).await.unwrap();
+        let (cost, idempotent, ..) = seen.lock()[0];
+        assert!(cost.is_some() != idempotent.is_some());
+        assert_eq!(seen.lock()[1..], [(None, None, false, 0); 2]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

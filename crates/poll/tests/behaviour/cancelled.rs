@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use portcullis_core::{Course, Outcome, follow_async};
+use portcullis_core::{Course, Outcome, call, clock, follow_async};
 use portcullis_testkit::{Leave, Step, call as send, give_up};
+use portcullis_timeout::TimeoutLayer;
 use tokio::time::sleep;
 use tower_layer::Layer;
 
@@ -63,6 +64,23 @@ async fn dropping_the_call_at_any_moment_frees_everything_and_is_told_once() {
         }
         assert!(ended);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_when_its_time_was_up_it_timed_out_whoever_ends_it() {
+    let ear = Ear::default();
+    let layer = || builder(crate::fakes::to_the_end()).observe(ear.clone()).build().unwrap();
+    let (inner, timed_out) = (answering([at(10), Step::Hang]), Outcome::timeout());
+    let mut service = layer().layer(inner);
+    let deadline = clock::now() + SECOND * 3;
+    let call = call::with().deadline(deadline).run(send(&mut service, "start"));
+    assert!(tokio::time::timeout(SECOND * 4, call).await.is_err());
+    assert_eq!(ear.heard().last(), Some(&(1, SECOND * 4, Course::Ended { outcome: timed_out })));
+
+    let attempt = TimeoutLayer::builder("render").attempt(SECOND * 3).build().unwrap();
+    let mut service = attempt.layer(layer().layer(answering([at(10), Step::Hang])));
+    send(&mut service, "start").await.unwrap_err();
+    assert_eq!(ear.heard().last(), Some(&(1, SECOND * 3, Course::Ended { outcome: timed_out })));
 }
 
 #[tokio::test(start_paused = true)]

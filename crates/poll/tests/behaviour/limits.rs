@@ -37,6 +37,7 @@ async fn a_wait_that_cannot_end_in_time_is_not_begun() {
     assert_eq!((unfinished.polls(), unfinished.elapsed()), (2, SECOND * 3));
     assert_eq!(unfinished.last_seen(), Some("30 %"));
     let rejection = error.rejection().unwrap();
+    assert_eq!(rejection.name(), "render");
     assert_eq!((rejection.kind(), rejection.retry_after()), (RejectionKind::Unfinished, None));
     assert_eq!(error.outcome(), Outcome::failure(FaultKind::Timeout, Replay::Forbidden));
     let told = (2, SECOND * 3, Course::GaveUp { reason: too_long });
@@ -136,6 +137,24 @@ async fn readiness_is_waited_for_until_the_deadline() {
     assert_eq!(reason(&answer.unwrap_err()), Reason::Elapsed { phase: Phase::Readiness, limit });
     let told = (1, SECOND * 5, Course::Left { outcome: Outcome::timeout() });
     assert_eq!(ear.heard().last(), Some(&told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_that_comes_after_the_deadline_comes_too_late() {
+    let inner = answering([at(10)]);
+    let (journal, readiness) = (inner.journal(), inner.readiness());
+    let mut service = builder(to_the_end()).limit(SECOND * 5).build().unwrap().layer(inner);
+    let (answer, ()) = tokio::join!(send(&mut service, "start"), async {
+        tokio::time::sleep(SECOND / 2).await;
+        readiness.hold();
+        tokio::time::sleep(SECOND).await;
+        // Both before anybody looks.
+        readiness.release();
+        advance(SECOND * 30).await;
+    });
+    assert_eq!(journal.calls(), 1);
+    let late = Reason::Elapsed { phase: Phase::Readiness, limit: SECOND * 4 };
+    assert_eq!(reason(&answer.unwrap_err()), late);
 }
 
 #[tokio::test(start_paused = true)]

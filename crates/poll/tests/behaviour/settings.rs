@@ -27,6 +27,7 @@ fn what_is_out_of_its_range_is_named() {
     assert_eq!(custom.unwrap_err().field(), "backoff.max");
     let config = PollConfig::default();
     assert!(config.validate().is_ok());
+    assert_eq!(Policy::new(&config).unwrap().max_polls(), config.max_polls);
     assert_eq!(builder(to_the_end()).limit(DAY * 30).build().unwrap().name(), "render");
 }
 
