@@ -32,7 +32,8 @@ pin_project! {
     /// back. An absolute limit ends a body that always has a frame, too; an end that is there is not
     /// taken away.
     ///
-    /// That a limit ran out is the server's failure only if somebody waited for a frame when it did.
+    /// That a limit ran out is the server's failure only if somebody waited for a frame, or for the
+    /// head, when it did.
     /// A reader who was away meanwhile is cut, but to every layer the verdict is the one of a body that
     /// is dropped: the head's, or for gRPC a cancellation.
     ///
@@ -88,6 +89,8 @@ struct Place(Box<Option<Watching>>);
 thread_local! {
     static TIMER: LeftTimer = const { LeftTimer::new() };
     static UNSEEN: Cell<bool> = const { Cell::new(false) };
+    /// Whether a body within was just cut on somebody who had waited.
+    static CUT: Cell<bool> = const { Cell::new(false) };
     static FREE: RefCell<Vec<Place>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -119,7 +122,7 @@ pub(crate) struct Judge {
     trailers: Option<Table>,
     /// Whether it is a cancelled call in any case if it is dropped while somebody waits for more.
     is_served: bool,
-    /// Whether the head came after the limit: then the body may give what it has.
+    /// Whether the body may give what it has, though its head came after the limit.
     is_late: bool,
 }
 
@@ -143,7 +146,7 @@ impl Judge {
     }
 
     /// The same for a response whose head came when its limit had run out already: who gave it knew,
-    /// and is heard out as long as it has something to say. Somebody waited for that head.
+    /// and is heard out as long as it has something to say.
     pub(crate) fn late(self) -> Self {
         Self { is_late: true, ..self }
     }
@@ -184,6 +187,7 @@ where
         };
 
         TIMER.with(LeftTimer::forget);
+        CUT.set(false);
         // The body goes before the timer: what is there is not taken away.
         let unwinding = Unwinding(this.watching);
         let polled = call::poll(|| inner.as_mut().poll_frame(cx)).map_err(Error::inner);
@@ -205,7 +209,7 @@ where
         }
 
         let polled = ready!(polled);
-        let waited = watching.waiting_since.take().is_some();
+        let waited = watching.waiting_since.take().is_some() || CUT.get();
         let verdict = match &polled {
             Some(Ok(frame)) => {
                 let ended = frame.is_trailers() || inner.is_end_stream();
@@ -377,12 +381,15 @@ impl Watching {
     /// Ends a body whose limit ran out, which `release` drops.
     fn ran_out<D>(self, until: Until, release: impl FnOnce()) -> Result<Frame<D>, Error> {
         // Who comes only now has not waited, though nothing may be there: a client reads ahead no
-        // further than its buffers reach.
-        let waited = self.judge.is_late || self.waiting_since.is_some_and(|since| since < until.at);
+        // further than its buffers reach. But for a head that came too late, somebody has.
+        let in_time = |at| at < until.at;
+        let waited = self.waiting_since.is_some_and(in_time)
+            || self.done.head().is_some_and(|head| !in_time(head));
         // Dropped before the end is reported, and the error returned. Layers below see a drop that is
         // no whim of the caller's, unless it was the caller who let the time pass.
         let outcome = if waited {
             call::expire(release);
+            CUT.set(true);
             Outcome::timeout()
         } else {
             release();
@@ -406,9 +413,10 @@ impl Watching {
 
     fn dropped(self) {
         let deadline = self.done.call().and_then(Call::deadline);
-        // As above: a wait that began after the deadline is not what made the call miss it.
+        // As above: a wait that began after the deadline is not what made the call miss it, unless
+        // the layer that cuts knows of an earlier one.
         let in_time = |since| deadline.is_none_or(|deadline| since < deadline);
-        let waited = self.waiting_since.is_some_and(in_time);
+        let waited = self.waiting_since.is_some_and(|since| in_time(since) || call::is_expired());
         let head = match self.waiting_since {
             Some(_) => self.judge.on_drop_waiting(),
             None => self.judge.on_drop(),

@@ -140,6 +140,35 @@ async fn a_server_that_was_waited_for_is_blamed_by_every_layer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_whose_head_came_too_late_is_blamed_for_the_body_that_is_not_there() {
+    let layers = Layers::new();
+    let late = clock::now() + SECOND;
+    let mut body = layers.around(
+        Stalled(Arc::default()),
+        http,
+        |body, done| http(body, done.with_head(late)),
+        http,
+    );
+    tokio::time::advance(SECOND).await;
+    assert_cut(body.frame().await);
+    layers.assert_saw(Outcome::timeout());
+
+    let layers = Layers::new();
+    let late = clock::now() + SECOND;
+    let mut body = layers.around(
+        Stalled(Arc::default()),
+        grpc,
+        |body, done| grpc(body, done.with_head(late)),
+        grpc,
+    );
+    tokio::time::advance(SECOND).await;
+    assert_cut_by_trailers(body.frame().await);
+    for seen in [layers.below, layers.limited, layers.above] {
+        assert_eq!(seen.outcomes(), [Outcome::timeout()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_frame_that_comes_too_late_for_whoever_waited_is_a_timeout() {
     let layers = Layers::new();
     let (mut sender, channel) = Channel::<Bytes, Infallible>::new(1);
