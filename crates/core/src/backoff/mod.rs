@@ -188,3 +188,26 @@ fn at_most_longest(field: &'static str, value: Duration) -> Result<(), Invalid> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_of_each_range_are_allowed_and_what_is_beyond_is_named() {
+        let beyond = LONGEST + Duration::from_nanos(1);
+        assert_eq!(Backoff::exponential(LONGEST, LONGEST).validate(), Ok(()));
+        assert_eq!(Backoff::decorrelated(LONGEST, LONGEST).validate(), Ok(()));
+        assert_eq!(Backoff::fixed(LONGEST).validate(), Ok(()));
+        assert_eq!(Backoff::fixed(Duration::ZERO).validate(), Ok(()));
+        let field = |backoff: Backoff| backoff.validate().unwrap_err().field();
+        assert_eq!(field(Backoff::fixed(beyond)), "backoff.delay");
+        assert_eq!(field(Backoff::exponential(LONGEST, beyond)), "backoff.max");
+        assert_eq!(field(Backoff::exponential(Duration::ZERO, LONGEST)), "backoff.initial");
+        for fraction in [0.0, 1.0] {
+            assert_eq!(Jitter::Fraction(fraction).validate(), Ok(()));
+            assert_eq!(Jitter::Around(fraction).validate(), Ok(()));
+        }
+        assert_eq!(Jitter::Around(1.01).validate().unwrap_err().field(), "jitter.around");
+    }
+}
