@@ -66,7 +66,9 @@ pub(crate) struct Shared {
     pub(crate) ready: Vec<(String, Check)>,
     pub(crate) figures: Figures,
     pub(crate) live: Arc<Live>,
-    pub(crate) gate: Gate,
+    /// To the store, and to whoever makes the metrics: neither is to wait for the other.
+    pub(crate) traces: Gate,
+    pub(crate) metrics: Gate,
 }
 
 // ===== impl Admin =====

@@ -135,11 +135,20 @@ impl AdminBuilder {
             return Err(Invalid::new("keys", keys, format!("0 to {MOST}")));
         }
         let token = token.as_deref().map(Token::new).transpose()?;
-        let (figures, gate) = (Figures::new(targets, keys), Gate::new());
+        let figures = Figures::new(targets, keys);
         let live = Arc::new(Live::new(figures.began()));
-        let shared =
-            Shared { title, registry, store, token, prometheus, ready, figures, live, gate };
-        Ok(Admin(Arc::new(shared)))
+        Ok(Admin(Arc::new(Shared {
+            title,
+            registry,
+            store,
+            token,
+            prometheus,
+            ready,
+            figures,
+            live,
+            traces: Gate::new(),
+            metrics: Gate::new(),
+        })))
     }
 }
 

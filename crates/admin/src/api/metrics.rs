@@ -20,7 +20,7 @@ pub(crate) async fn text(
     Params::parse(query.as_deref(), &[])?;
     let none = || Problem::not_found("No metrics are configured here.");
     let make = shared.prometheus.clone().ok_or_else(none)?;
-    let text = shared.gate.run(move || make()).await?.ok_or_else(none)?;
+    let text = shared.metrics.run(move || make()).await?.ok_or_else(none)?;
     Ok(([(CONTENT_TYPE, TEXT)], text).into_response())
 }
 

@@ -113,8 +113,9 @@ async fn records(
 ) -> Result<Response, Problem> {
     let store = store(shared)?;
     let params::Trace { id: text } = named(path)?;
-    let id: TraceId =
-        text.parse().map_err(|_| wrong("the id", &text, "32 hexadecimal digits, not all 0"))?;
+    let id: TraceId = text
+        .parse()
+        .map_err(|_| wrong("the id", &text, "32 lowercase hexadecimal digits, not all 0"))?;
     read(shared, move || {
         let all = store.get(id).map_err(unreadable)?;
         if all.is_empty() {
@@ -133,7 +134,7 @@ async fn read(
     shared: &Shared,
     work: impl FnOnce() -> Result<Response, Problem> + Send + 'static,
 ) -> Result<Response, Problem> {
-    shared.gate.run(work).await?
+    shared.traces.run(work).await?
 }
 
 /// The text of a store's error is for whoever runs the program, as is this API; its causes are not told.

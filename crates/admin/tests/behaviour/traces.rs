@@ -305,7 +305,8 @@ async fn a_store_that_fails_is_a_problem_with_its_text() {
 #[tokio::test]
 async fn a_store_that_hangs_holds_up_nothing_but_its_readers() {
     let store = Broken { hangs: true, ..Broken::default() };
-    let admin = showing(store.clone());
+    let metrics = || Some("up 1\n".to_owned());
+    let admin = Admin::builder().store(store.clone()).prometheus(metrics).build().unwrap();
     // More than are read at once.
     let readers: Vec<_> = (0..6)
         .map(|_| {
@@ -319,7 +320,10 @@ async fn a_store_that_hangs_holds_up_nothing_but_its_readers() {
     }
     assert_eq!(read(&admin, "/api/breakers").await["breakers"], json!([]));
     assert_eq!(get(&admin, "/health").await.status, 200);
+    // They are made on a thread that may block, but the store has none of theirs.
+    let metrics = get(&admin, "/metrics").await;
     store.let_go();
+    assert_eq!((metrics.status.as_u16(), &*metrics.text), (200, "up 1\n"));
     for reader in readers {
         assert_eq!(reader.await.unwrap().status, 500);
     }
