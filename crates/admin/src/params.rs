@@ -12,8 +12,6 @@ use crate::problem::Problem;
 #[derive(Debug)]
 pub(crate) struct Params(Vec<(String, String)>);
 
-/// The longest value that is looked at, in bytes: no name is longer.
-pub(crate) const LONGEST: usize = 1000;
 /// Characters of a wrong value that are shown.
 const SHOWN: usize = 60;
 
@@ -22,7 +20,8 @@ const SHOWN: usize = 60;
 impl Params {
     /// # Errors
     ///
-    /// 400 for one that is not among `allowed`, is there twice or is too long.
+    /// 400 for one that is not among `allowed` or is there twice. How long they are is the server's to
+    /// bound, which bounds the address: a key may be as long as that.
     pub(crate) fn parse(query: Option<&str>, allowed: &[&str]) -> Result<Self, Problem> {
         let mut all: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -38,9 +37,6 @@ impl Params {
             }
             if all.iter().any(|(other, _)| *other == name) {
                 return Err(Problem::bad(format!("{name} is there twice, allowed is once.")));
-            }
-            if value.len() > LONGEST {
-                return Err(wrong(&name, &value, format!("at most {LONGEST} bytes")));
             }
             all.push((name.into_owned(), value.into_owned()));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis::{
-    Outcome, Registry, Stack,
+    Outcome, Registry, Stack, State,
     breaker::{BreakerConfig, BreakerLayer, Handle},
     ratelimit::Limiter,
 };
@@ -149,9 +149,27 @@ async fn what_nobody_registered_is_not_found() {
     assert_eq!(stack.breaker().handles().len(), 0, "looking makes none");
     let unknown = ask(&admin.router(), with_token("POST", "/api/breakers/shop/explode", "t")).await;
     assert_eq!(unknown.status, 404);
-    let long = get(&admin, &format!("/api/breakers/shop?key={}", "x".repeat(1001))).await;
-    assert_eq!(long.status, 400);
-    assert!(long.problem().starts_with("key is \"xxx"));
+    let long = get(&admin, &format!("/api/breakers/shop?key={}", "x".repeat(10_000))).await;
+    assert_eq!(long.status, 404);
+    assert!(long.problem().len() < 200);
+}
+
+#[tokio::test]
+async fn a_breaker_is_ordered_about_whatever_its_key() {
+    let registry = Registry::new();
+    let stack = Stack::production("shop").register_in(&registry).build().unwrap();
+    let admin = Admin::builder().registry(&registry).token("t").build().unwrap();
+    let long = "x".repeat(10_000);
+    for key in ["", "?&=#%2F+ /", "é\n\"", &long] {
+        let handle = stack.breaker().handles().get_or_create(key);
+        let query: String = form_urlencoded::byte_serialize(key.as_bytes()).collect();
+        let order = format!("/api/breakers/shop/open?key={query}");
+        let answer = ask(&admin.router(), with_token("POST", &order, "t")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(answer.json()["breakers"].as_array().unwrap().len(), 1);
+        assert_eq!(answer.json()["breakers"][0]["key"], key);
+        assert_eq!(handle.state(), State::ForcedOpen);
+    }
 }
 
 #[tokio::test(start_paused = true)]
