@@ -207,7 +207,8 @@ impl Found {
     fn look(&self, shared: &Shared) -> Breaker {
         let snapshot = self.handle.snapshot();
         let Snapshot { counts, config, .. } = &snapshot;
-        let heard = shared.figures.heard(self.handle.name(), self.handle.key().map(|key| &**key));
+        let key = self.handle.key().map(|key| &**key);
+        let heard = shared.figures.heard(self.handle.name(), key, snapshot.state);
         let rate = |part: u64| (counts.total > 0).then(|| part as f64 / counts.total as f64);
         let changed = heard.changed.map(|ago| clock::wall().checked_sub(ago));
         Breaker {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::{
-    Outcome,
+    Outcome, State,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -15,12 +15,18 @@ pub(crate) struct Breaker {
     ok: Ring,
     failed: Ring,
     rejected: Ring,
-    /// In milliseconds since counting began, from 1; 0 if no change was seen.
+    /// In milliseconds since counting began, from 1, and below it which state it was to; 0 if no change
+    /// was seen.
     changed: AtomicU64,
 }
 
 /// For each of the last sixty seconds, the oldest first: well, failed, rejected.
 pub(crate) type Spark = Vec<[u64; 3]>;
+
+/// For which state, below the time.
+const STATE_BITS: u32 = 3;
+/// The latest change that there is room for, in milliseconds.
+const LATEST: u64 = (u64::MAX >> STATE_BITS) - 1;
 
 // ===== impl Breaker =====
 
@@ -44,15 +50,20 @@ impl Breaker {
         self.rejected.add(second);
     }
 
-    pub(crate) fn changed(&self, after: Duration) {
-        let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX - 1);
-        self.changed.fetch_max(millis + 1, Ordering::Relaxed);
+    pub(crate) fn changed(&self, after: Duration, to: State) {
+        let millis = u64::try_from(after.as_millis()).unwrap_or(LATEST).min(LATEST);
+        let new = (millis + 1) << STATE_BITS | place(to);
+        // Of those at one time the one told last.
+        let newer = |old| (old >> STATE_BITS <= millis + 1).then_some(new);
+        let _ = self.changed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, newer);
     }
 
-    /// When the state changed last, since counting began, if it was seen to.
-    pub(crate) fn last_change(&self) -> Option<Duration> {
-        let millis = self.changed.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(Duration::from_millis(millis))
+    /// When it changed to the state that it is in, since counting began. Nothing if that was not seen:
+    /// it may have been forgotten and made anew.
+    pub(crate) fn last_change(&self, state: State) -> Option<Duration> {
+        let word = self.changed.load(Ordering::Relaxed);
+        let millis = (word >> STATE_BITS).checked_sub(1)?;
+        (word & ((1 << STATE_BITS) - 1) == place(state)).then(|| Duration::from_millis(millis))
     }
 
     pub(crate) fn spark(&self, second: u64) -> Spark {
@@ -66,5 +77,17 @@ impl Breaker {
         for ring in [&self.ok, &self.failed, &self.rejected] {
             ring.reset();
         }
+    }
+}
+
+/// A number for a state.
+const fn place(state: State) -> u64 {
+    match state {
+        State::Closed => 0,
+        State::Open => 1,
+        State::HalfOpen => 2,
+        State::ForcedOpen => 3,
+        State::ForcedClosed => 4,
+        State::Disabled => 5,
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use portcullis_core::{Event, LayerKind, OnceMap, What, clock, sync::Mutex};
+use portcullis_core::{Event, LayerKind, OnceMap, State, What, clock, sync::Mutex};
 
 use self::{breaker::Breaker, target::Target};
 pub(crate) use self::{breaker::Spark, target::Figures as OfTarget};
@@ -36,7 +36,7 @@ type NameAndKey = (Box<str>, Box<str>);
 pub(crate) struct Heard {
     /// Nothing of one that there was no room for.
     pub(crate) spark: Option<Spark>,
-    /// How long ago its state changed, if it was seen to.
+    /// How long ago it changed to the state that it is in, if it was seen to.
     pub(crate) changed: Option<Duration>,
 }
 
@@ -75,7 +75,7 @@ impl Figures {
             }
             (LayerKind::Breaker, What::StateChanged { from, to, .. }) if from != to => {
                 if let Some(breaker) = self.breaker(event) {
-                    breaker.changed(event.at.saturating_duration_since(self.began));
+                    breaker.changed(event.at.saturating_duration_since(self.began), to);
                 }
             }
             (LayerKind::RateLimit, What::Rejected { .. } | What::Waited { .. }) => {
@@ -110,8 +110,8 @@ impl Figures {
         (date, all)
     }
 
-    /// What was heard of the breaker with this name and key.
-    pub(crate) fn heard(&self, name: &str, key: Option<&str>) -> Heard {
+    /// What was heard of the breaker with this name and key, which is in this state.
+    pub(crate) fn heard(&self, name: &str, key: Option<&str>, state: State) -> Heard {
         let breaker = match key {
             None => self.targets.get(name, |known| **known == *name).map(|it| it.breaker.get()),
             Some(key) => Some(self.keys.get(&(name, key), |it| *it.0 == *name && *it.1 == *key)),
@@ -120,7 +120,7 @@ impl Figures {
         match breaker.flatten() {
             Some(breaker) => Heard {
                 spark: Some(breaker.spark(self.second(now))),
-                changed: breaker.last_change().map(|at| self.age(now).saturating_sub(at)),
+                changed: breaker.last_change(state).map(|at| self.age(now).saturating_sub(at)),
             },
             None => Heard::default(),
         }

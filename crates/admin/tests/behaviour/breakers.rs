@@ -173,6 +173,32 @@ async fn a_breaker_is_ordered_about_whatever_its_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn since_is_told_of_the_state_that_it_is_in_only() {
+    let registry = Registry::new();
+    let admin = Admin::builder().registry(&registry).build().unwrap();
+    let layer = BreakerLayer::keyed("many", |key: &String| key.into());
+    let layer = layer.max_keys(1).observe(admin.observer()).build().unwrap();
+    let breakers = layer.handles();
+    registry.insert("many", breakers.clone());
+    for _ in 0..10 {
+        let Ok(call) = breakers.get_or_create("a").admit() else { break };
+        call.settle(Outcome::timeout());
+    }
+    advance(Duration::from_secs(600)).await;
+    let open = read(&admin, "/api/breakers/many").await;
+    assert_eq!(open["breakers"][0]["for_ms"], 600_000.0);
+    // Forgotten for another key, and made anew.
+    let _ = breakers.get_or_create("b");
+    let _ = breakers.get_or_create("a");
+    let anew = read(&admin, "/api/breakers").await;
+    assert_eq!(anew["breakers"][0]["state"], "closed");
+    assert_eq!(
+        (&anew["breakers"][0]["since"], &anew["breakers"][0]["for_ms"]),
+        (&json!(null), &json!(null))
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_breaker_that_keys_share_is_shown_once_it_is_needed() {
     let registry = Registry::new();
     let layer = BreakerLayer::keyed("many", |key: &String| key.into()).max_keys(1);
