@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use portcullis_core::{Event, LayerKind, OnceMap, State, What, clock, sync::Mutex};
+use portcullis_core::{Event, LayerKind, OnceMap, Phase, Reason, State, What, clock, sync::Mutex};
 
 use self::{breaker::Breaker, target::Target};
 pub(crate) use self::{breaker::Spark, target::Figures as OfTarget};
@@ -87,6 +87,16 @@ impl Figures {
             (LayerKind::Retry, What::Resending { outcome, .. }) => {
                 target().followed(&outcome, false);
             }
+            // Another attempt was announced, and never sent: the call ends as the one before did.
+            (
+                LayerKind::Retry,
+                What::GaveUp {
+                    outcome,
+                    reason:
+                        Reason::ReadinessFailed | Reason::Elapsed { phase: Phase::Readiness, .. },
+                    ..
+                },
+            ) => target().not_followed(&outcome),
             // With 0 it is what the first answer said.
             (LayerKind::Poll, What::Polled { polls: 1.., .. }) => target().polled(),
             (LayerKind::Timeout, What::TimedOut { .. }) => target().timed_out(),

@@ -85,7 +85,8 @@ struct Outcomes {
 impl Figures {
     /// Whether anything was counted, or is under way.
     pub(crate) fn is_used(&self) -> bool {
-        let events = self.retries + self.timeouts + self.limited + self.breaker_rejected;
+        let events =
+            self.retries + self.polls + self.timeouts + self.limited + self.breaker_rejected;
         self.started + self.in_flight + self.ended + events > 0
     }
 
@@ -144,6 +145,17 @@ impl Target {
             one_more(&self.followed);
         }
         self.erred(outcome);
+    }
+
+    /// The attempt that was to follow one with this outcome is not made: its failure is counted with the
+    /// call's end.
+    pub(crate) fn not_followed(&self, outcome: &Outcome) {
+        let Some(kind) = outcome.kind() else { return };
+        if kind != FaultKind::Rejected {
+            one_less(&self.followed);
+        }
+        let counter = self.errors.get(&kind, |known| *known == kind);
+        one_less(counter.unwrap_or(&self.other_errors));
     }
 
     /// An operation that takes longer was asked about.
@@ -262,6 +274,12 @@ const fn place(outcome: &Outcome) -> usize {
 
 fn one_more(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Not below zero, where what was counted is gone by a reset.
+fn one_less(counter: &AtomicU64) {
+    let less = |count: u64| count.checked_sub(1);
+    let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {

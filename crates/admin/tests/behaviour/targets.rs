@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use portcullis::{Course, LayerKind, Outcome, Registry, Stack, What, trace::Recorder};
 use portcullis_admin::Admin;
-use portcullis_testkit::{Script, ScriptedService, Step, call as send};
+use portcullis_testkit::{Script, ScriptedService, Step, call as send, ready};
 use serde_json::{Value, json};
 use tokio::time::advance;
-use tower::Layer;
+use tower::{Layer, Service};
 
 use crate::{Upstream, answering, ask, outgoing, read, tell, with_token};
 
@@ -182,4 +182,24 @@ async fn who_listens_only_after_a_call_began_sees_none_below_zero() {
     let settled = What::Settled { outcome, head_after: None, elapsed: Duration::ZERO };
     tell(&admin, LayerKind::Trace, "shop", None, settled);
     assert_eq!(of(&admin, "shop").await["in_flight"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_to_follow_and_never_was_sent_is_not_counted() {
+    let admin = Admin::builder().build().unwrap();
+    let stack = Stack::production("shop").observe(admin.observer()).build().unwrap();
+    let upstream = answering([503]);
+    let readiness = upstream.readiness();
+    let mut client = stack.layer(upstream);
+    let call = async {
+        ready(&mut client).await.unwrap();
+        readiness.hold();
+        client.call(outgoing("http://shop.test/")).await
+    };
+    // The server is not to be had again before time is up.
+    call.await.unwrap_err();
+    let shop = of(&admin, "shop").await;
+    assert_eq!((&shop["ended"], &shop["effective"]), (&json!(1), &json!(0.0)));
+    assert_eq!((&shop["attempts"], &shop["attempts_failed"]), (&json!(1), &json!(1)));
+    assert_eq!(shop["errors"], json!({"status 503": 1}));
 }
