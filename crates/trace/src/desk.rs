@@ -8,7 +8,10 @@
 
 use std::{any::Any, fmt, mem, sync::Arc};
 
-use portcullis_core::{End, Notes, Record, Refusal, Rejection, Sheet, SpanId, TraceContext, call};
+use portcullis_core::{
+    Call, Completion, End, Notes, Record, Refusal, Rejection, Sheet, SpanId, Ticket, TraceContext,
+    call,
+};
 
 use crate::{
     buffer::{Buffer, Head},
@@ -122,13 +125,18 @@ impl Writing {
 impl Drop for Writing {
     #[inline]
     fn drop(&mut self) {
-        if let Some(Ok(buffer)) = self.take() {
-            match buffer.origin {
-                Origin::Shared(_) => drop(put_back(buffer)),
-                Origin::Alone(_) | Origin::Nobody => conclude(buffer),
-            }
+        if let Some(rest) = self.take() {
+            cut_short(rest);
         }
     }
+}
+
+/// The client panicked before there was a future: the call was begun, and has to end.
+#[cold]
+fn cut_short(rest: Result<Box<Buffer>, Arc<Live>>) {
+    let live = rest.map_or_else(|live| live, put_back);
+    let (call, started) = (Call::current().with_record(live.clone()), live.head().started);
+    drop(Completion::new(live, Ticket::default(), call, started));
 }
 
 fn put_back(mut buffer: Box<Buffer>) -> Arc<Live> {

@@ -1,13 +1,19 @@
 //! Figures of targets: of every call, whatever is kept of traces.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
-use portcullis::{Course, LayerKind, Outcome, Registry, Stack, What, trace::Recorder};
+use portcullis::{
+    Course, LayerKind, Outcome, Registry, Stack, What,
+    trace::{Recorder, TraceLayer},
+};
 use portcullis_admin::Admin;
 use portcullis_testkit::{Script, ScriptedService, Step, call as send, ready};
 use serde_json::{Value, json};
 use tokio::time::advance;
-use tower::{Layer, Service};
+use tower::{Layer, Service, service_fn};
 
 use crate::{Upstream, answering, ask, outgoing, read, tell, with_token};
 
@@ -202,4 +208,19 @@ async fn an_attempt_that_was_to_follow_and_never_was_sent_is_not_counted() {
     assert_eq!((&shop["ended"], &shop["effective"]), (&json!(1), &json!(0.0)));
     assert_eq!((&shop["attempts"], &shop["attempts_failed"]), (&json!(1), &json!(1)));
     assert_eq!(shop["errors"], json!({"status 503": 1}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_panics_is_no_longer_in_flight() {
+    let admin = Admin::builder().build().unwrap();
+    let layer = TraceLayer::builder("shop").observe(admin.observer()).build().unwrap();
+    let mut client = layer.layer(service_fn(|is_bad: bool| {
+        assert!(!is_bad, "a defect of the client's");
+        std::future::ready(Ok::<_, std::io::Error>(()))
+    }));
+    let call = AssertUnwindSafe(|| drop(client.call(true)));
+    catch_unwind(call).unwrap_err();
+    let shop = of(&admin, "shop").await;
+    assert_eq!((&shop["started"], &shop["in_flight"]), (&json!(1), &json!(0)));
+    assert_eq!(shop["outcomes"]["cancelled"], 1);
 }
