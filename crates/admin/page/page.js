@@ -209,8 +209,11 @@
     });
   }
 
-  const post = (path, token) =>
-    ask(path, { method: "POST", headers: token ? { authorization: `Bearer ${token}` } : {} });
+  async function post(path, token) {
+    // What no header can hold is no token: the browser would not even send it.
+    if (token && !/^[!-~]+$/.test(token)) throw new Problem(401, "This is not the token.");
+    return ask(path, { method: "POST", headers: token ? { authorization: `Bearer ${token}` } : {} });
+  }
 
   // Runs `load` as often as it is asked to, but one at a time and not more often than its own cost allows.
   function paced(load, gap) {
@@ -475,7 +478,7 @@
     const dialog = byId("ask");
     const problem = h("p", { class: "problem", role: "alert", hidden: true });
     const input = h("input", {
-      type: "password", id: "ask-token", name: "token", autocomplete: "off", required: true, maxlength: 1000,
+      type: "password", id: "ask-token", name: "token", autocomplete: "off", required: true, maxlength: 4096,
     });
     const field = h("label", { class: "field", for: "ask-token" }, h("span", null, "Token"), input);
     const go = h("button", { type: "submit", class: danger ? "danger" : "primary" }, verb);
@@ -490,7 +493,7 @@
         go));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
-      const entered = input.isConnected ? input.value : token.get();
+      const entered = input.isConnected ? input.value.trim() : token.get();
       go.disabled = true;
       problem.hidden = true;
       try {

@@ -52,8 +52,15 @@ async fn an_order_takes_the_token_and_a_wrong_one_is_refused() {
     chrome.press(&format!("guess{}", Chrome::ENTER)).await;
     chrome.sees("dialog[open] .problem", "The token was refused").await;
     chrome.sees(".tile .state", "open").await;
+    // Neither does one that no header can hold come from a server that is gone.
+    chrome.press(&format!("10€{}", Chrome::ENTER)).await;
+    chrome.until("document.querySelector('#ask-token').value === ''").await;
+    chrome.sees("dialog[open] .problem", "The token was refused").await;
+    // There is room for the longest that can be configured.
+    chrome.until("document.querySelector('#ask-token').maxLength === 4096").await;
 
-    chrome.press(&format!("{}{}", world.token(), Chrome::ENTER)).await;
+    // Pasted with what stood around it.
+    chrome.press(&format!(" {} {}", world.token(), Chrome::ENTER)).await;
     chrome.sees(".tile .state", "closed").await;
     chrome.until("!document.querySelector('dialog').open").await;
     chrome.sees("#token", "Token set").await;
