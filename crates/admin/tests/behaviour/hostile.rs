@@ -8,7 +8,7 @@ use portcullis_admin::Admin;
 use proptest::prelude::*;
 use tokio::time::timeout;
 
-use crate::ask;
+use crate::{ask, request};
 
 /// Some of a path or a query: what means something here, and what means something elsewhere.
 fn part() -> impl Strategy<Value = String> {
@@ -102,5 +102,29 @@ proptest! {
         if status.is_client_error() && method != "HEAD" {
             prop_assert!(answer.problem().len() < 600, "{}", answer.problem());
         }
+    }
+}
+
+#[tokio::test]
+async fn who_asks_in_the_wrong_way_is_told_the_right_one() {
+    let registry = Registry::new();
+    let _stack = Stack::production("shop").register_in(&registry).build().unwrap();
+    let admin = Admin::builder().registry(&registry).token("t").build().unwrap();
+    let ways = [
+        ("HEAD", "/api/breakers/shop/open", "POST"),
+        ("GET", "/api/metrics/reset", "POST"),
+        ("POST", "/api/targets", "GET,HEAD"),
+    ];
+    for (method, path, allowed) in ways {
+        let answer = ask(&admin.router(), request(method, path)).await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+        assert_eq!(answer.headers.get(header::ALLOW).unwrap(), allowed, "{method} {path}");
+    }
+    // A reader that only looks whether there is something takes nobody's place.
+    for _ in 0..100 {
+        let head = ask(&admin.router(), request("HEAD", "/api/events")).await;
+        assert_eq!(head.status, StatusCode::OK);
+        // Nobody on the way is to keep events until there are more of them.
+        assert_eq!(head.headers["x-accel-buffering"], "no");
     }
 }
