@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_core::{
-    Outcome, State,
+    FaultKind, Outcome, State,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -39,10 +39,12 @@ impl Breaker {
     #[inline]
     pub(crate) fn settled(&self, second: u64, outcome: &Outcome) {
         match outcome {
+            // What says nothing of the peer: it never saw it, or had no time to answer.
+            Outcome::Failure(fault) if fault.kind == FaultKind::Rejected => {}
             Outcome::Failure(_) => self.failed.add(second),
             Outcome::Throttled(throttle) if throttle.unhealthy => self.failed.add(second),
-            Outcome::Success | Outcome::Throttled(_) | Outcome::Ignored => self.ok.add(second),
-            Outcome::Cancelled => {}
+            Outcome::Success | Outcome::Throttled(_) => self.ok.add(second),
+            Outcome::Cancelled | Outcome::Ignored => {}
         }
     }
 

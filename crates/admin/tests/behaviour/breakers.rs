@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis::{
-    Outcome, Registry, Stack, State,
+    FaultKind, Outcome, Registry, Replay, Stack, State,
     breaker::{BreakerConfig, BreakerLayer, Handle},
     ratelimit::Limiter,
 };
@@ -170,6 +170,21 @@ async fn a_breaker_is_ordered_about_whatever_its_key() {
         assert_eq!(answer.json()["breakers"][0]["key"], key);
         assert_eq!(handle.state(), State::ForcedOpen);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_minute_leaves_out_what_says_nothing_of_the_peer() {
+    let registry = Registry::new();
+    let admin = Admin::builder().registry(&registry).build().unwrap();
+    let layer = BreakerLayer::builder("peer").observe(admin.observer()).build().unwrap();
+    registry.insert("peer", layer.handle().clone());
+    let refused = Outcome::failure(FaultKind::Rejected, Replay::Safe);
+    for outcome in [Outcome::Success, refused, Outcome::Ignored, Outcome::timeout()] {
+        layer.handle().admit().unwrap().settle(outcome);
+    }
+    let peer = one(&admin, "/api/breakers/peer").await;
+    assert_eq!((&peer["calls"], &peer["failures"]), (&json!(2), &json!(1)));
+    assert_eq!(peer["spark"][59], json!([1, 1, 0]));
 }
 
 #[tokio::test(start_paused = true)]
