@@ -151,12 +151,16 @@ where
                 let delay = plan.delay;
                 tell(Course::Pending { delay, reason: plan.reason });
                 let next = Some(next);
-                this.state.set(if delay.is_zero() {
-                    State::Readying { next, since: now }
+                if delay.is_zero() {
+                    this.state.set(State::Readying { next, since: now });
+                    // One that there is runs out at the limit; the deadline may be earlier.
+                    if let (Some(deadline), true) = (asked.deadline, this.timer.is_some()) {
+                        arm(this.timer, deadline);
+                    }
                 } else {
                     arm(this.timer, clock::after(now, delay));
-                    State::Waiting { next, delay }
-                });
+                    this.state.set(State::Waiting { next, delay });
+                }
                 None
             }
             Err(reason) => {

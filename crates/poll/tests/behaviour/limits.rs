@@ -1,7 +1,7 @@
 //! Where it ends: polls, the limit, the deadline.
 
 use portcullis_core::{
-    Course, Error, FaultKind, Hint, Outcome, Phase, Reason, RejectionKind, Replay, call,
+    Course, Error, FaultKind, Hint, Outcome, Phase, Reason, RejectionKind, Replay, call, clock,
     follow_async,
 };
 use portcullis_poll::Unfinished;
@@ -137,6 +137,24 @@ async fn readiness_is_waited_for_until_the_deadline() {
     assert_eq!(reason(&answer.unwrap_err()), Reason::Elapsed { phase: Phase::Readiness, limit });
     let told = (1, SECOND * 5, Course::Left { outcome: Outcome::timeout() });
     assert_eq!(ear.heard().last(), Some(&told));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_without_a_wait_before_it_is_waited_for_until_the_deadline_too() {
+    // The request that was under way was bounded by the limit, which is later than the deadline.
+    let inner = answering([hinting(10, Hint::Exactly(std::time::Duration::ZERO)).after(SECOND)]);
+    let readiness = inner.readiness();
+    let mut service = builder(to_the_end()).limit(SECOND * 60).build().unwrap().layer(inner);
+    let start = Instant::now();
+    let deadline = clock::now() + SECOND * 3;
+    let call = call::with().deadline(deadline).run(send(&mut service, "start"));
+    let (answer, ()) = tokio::join!(call, async {
+        tokio::time::sleep(SECOND / 2).await;
+        readiness.hold();
+    });
+    assert_eq!(start.elapsed(), SECOND * 3);
+    let limit = SECOND * 2;
+    assert_eq!(reason(&answer.unwrap_err()), Reason::Elapsed { phase: Phase::Readiness, limit });
 }
 
 #[tokio::test(start_paused = true)]
