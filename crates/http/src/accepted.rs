@@ -15,7 +15,7 @@ use crate::hint;
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
 
 /// Follows operations that a server answers with `202 Accepted` (RFC 9110, section 15.3.3) and the place
-/// to ask about them: `Operation-Location`, else `Location`.
+/// to ask about them: `Operation-Location`, else `Location`; a malformed one is as if absent.
 ///
 /// While the answer is a 202, that place is asked by GET: when `Retry-After` says, if the server says so.
 /// An answer may name another place, or none and mean the same. Any other status is the end, and its
@@ -71,8 +71,8 @@ impl FollowAccepted {
     /// Where to ask next, if the answer says so, and with what headers.
     fn place(self, operation: &AcceptedOperation, answer: &HeaderMap) -> Option<(Uri, HeaderMap)> {
         let told = [OPERATION_LOCATION, header::LOCATION];
-        let told = told.iter().find_map(|name| hint::text(answer, name));
-        let place = told.and_then(|told| resolve(&operation.at, told));
+        let mut told = told.iter().filter_map(|name| hint::text(answer, name));
+        let place = told.find_map(|told| resolve(&operation.at, told));
         match place {
             Some(place) if is_same_origin(&operation.at, &place) => {
                 Some((place, operation.headers.clone()))
@@ -170,32 +170,41 @@ fn is_same_origin(one: &Uri, other: &Uri) -> bool {
 /// `None` if it is malformed or no place that HTTP can ask.
 fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().filter(|reference| !reference.is_empty())?;
-    let uri = if has_scheme(reference) {
-        reference.parse::<Uri>().ok()?
-    } else if reference.starts_with("//") {
-        format!("{}:{reference}", base.scheme_str()?).parse().ok()?
-    } else {
-        let (path, query) = match reference.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (reference, None),
-        };
-        let path = if path.is_empty() {
-            base.path().to_owned()
-        } else if path.starts_with('/') {
-            without_dots(path)
-        } else {
-            let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-            without_dots(&format!("{folder}/{path}"))
-        };
-        let whole = query.map_or(path.clone(), |query| format!("{path}?{query}"));
-        let mut parts = base.clone().into_parts();
-        parts.path_and_query = Some(whole.parse::<PathAndQuery>().ok()?);
-        Uri::from_parts(parts).ok()?
+    if has_scheme(reference) {
+        return reference.parse().ok().filter(is_askable);
+    }
+    if reference.starts_with("//") {
+        let whole = format!("{}:{reference}", base.scheme_str()?);
+        return whole.parse().ok().filter(is_askable);
+    }
+    let (path, query) = match reference.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (reference, None),
     };
-    let is_http = uri.scheme().is_none_or(|it| *it == Scheme::HTTP || *it == Scheme::HTTPS);
-    // Credentials in a place are not the server's to give.
-    let is_plain = uri.authority().is_none_or(|it| !it.as_str().contains('@'));
-    (is_http && is_plain).then_some(uri)
+    let path = if path.is_empty() {
+        base.path().to_owned()
+    } else if path.starts_with('/') {
+        without_dots(path)
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        without_dots(&format!("{folder}/{path}"))
+    };
+    let whole = query.map_or(path.clone(), |query| format!("{path}?{query}"));
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(whole.parse::<PathAndQuery>().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// Whether HTTP can ask at a place that a server names in full. One that lacks the scheme is what reads
+/// like an authority and is none, such as `job:7`; credentials in it are not the server's to give.
+fn is_askable(place: &Uri) -> bool {
+    let is_http = place.scheme().is_some_and(|it| *it == Scheme::HTTP || *it == Scheme::HTTPS);
+    is_http
+        && place.authority().is_some_and(|it| {
+            // A port that is none is not the default one.
+            let is_bare = it.as_str().trim_end_matches(':') == it.host();
+            (is_bare || it.port_u16().is_some()) && !it.as_str().contains('@')
+        })
 }
 
 fn has_scheme(reference: &str) -> bool {
@@ -294,15 +303,35 @@ mod tests {
             ("g/./h", "http://a/b/c/g/h"),
             ("g/../h", "http://a/b/c/h"),
             ("https://b.test:8443/x?y=z", "https://b.test:8443/x?y=z"),
+            ("http://[::1]/x", "http://[::1]/x"),
+            ("http://[::1]:81/x", "http://[::1]:81/x"),
         ] {
             let resolved = resolve(&base, reference);
             assert_eq!(resolved, Some(meant.parse().unwrap()), "{reference}");
         }
-        for malformed in
-            ["", "#s", "mailto:a@b", "http://", "ftp://a/b", "http://me:secret@a/", "a b", "//"]
-        {
+        for malformed in [
+            "",
+            "#s",
+            "mailto:a@b",
+            "http://",
+            "ftp://a/b",
+            "http://me:secret@a/",
+            "//me:secret@a/",
+            "a b",
+            "//",
+            // No authorities, though they read like them.
+            "job:7",
+            "localhost:8080",
+            "urn:job",
+            "http://a:70000/b",
+        ] {
             assert_eq!(resolve(&base, malformed), None, "{malformed}");
         }
+        let too_long = format!("{}?x", "x".repeat(70_000));
+        assert_eq!(resolve(&base, &too_long), None);
+        // The caller's own credentials are no reason to look away.
+        let own = "http://me:secret@a/b".parse().unwrap();
+        assert_eq!(resolve(&own, "c"), Some("http://me:secret@a/c".parse().unwrap()));
         let path_only = "/v1/jobs".parse().unwrap();
         assert_eq!(resolve(&path_only, "jobs/7"), Some("/v1/jobs/7".parse().unwrap()));
         assert_eq!(resolve(&path_only, "//g"), None);
@@ -358,6 +387,20 @@ mod tests {
         let spelled = accepted(&[("location", "HTTPS://JOBS.test:443/jobs/7")]);
         let spelled = next(look(strict, begun(strict), spelled));
         assert!(spelled.request.headers().contains_key("authorization"));
+    }
+
+    #[test]
+    fn a_malformed_place_is_as_if_absent_and_the_other_header_says_it() {
+        let follow = FollowAccepted::new();
+        for malformed in ["", "ht tp://", "urn:job:7"] {
+            let answer = accepted(&[("operation-location", malformed), ("location", "/jobs/7")]);
+            let next = next(look(follow, begun(follow), answer));
+            assert_eq!(next.request.uri(), "https://jobs.test/jobs/7", "{malformed}");
+        }
+        // One that is not to be asked is not malformed: what the other names is no status.
+        let foreign = [("operation-location", "https://other.test/7"), ("location", "/result/7")];
+        let end = look(follow, begun(follow), accepted(&foreign));
+        assert!(matches!(end, Progress::Done(_)));
     }
 
     #[test]
