@@ -796,7 +796,9 @@
 
       function tick() {
         const passed = performance.now() - at;
-        say(since, current.for_ms === null ? "since the start" : `for ${age(current.for_ms + passed)}`);
+        // Whose generation is its first has never changed; of another it is not known where nobody heard it.
+        const unheard = current.generation === 1 ? "since the start" : "";
+        say(since, current.for_ms === null ? unheard : `for ${age(current.for_ms + passed)}`);
         if (current.state === "open") parts.left.tick(passed);
       }
 

@@ -73,6 +73,16 @@ impl World {
         Self::with(title, |admin| admin)
     }
 
+    /// One that has no room for what it hears of breakers.
+    ///
+    /// # Panics
+    ///
+    /// If a setting is out of its range, which none is.
+    #[must_use]
+    pub fn hard_of_hearing(title: &str) -> Self {
+        Self::with(title, |admin| admin.keys(0))
+    }
+
     fn with(title: &str, set: impl FnOnce(AdminBuilder) -> AdminBuilder) -> Self {
         let registry = Registry::new();
         let store = MemoryStore::new();

@@ -95,6 +95,22 @@ async fn where_no_token_is_configured_nothing_is_offered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn since_when_is_not_made_up_where_it_is_not_known() {
+    let mut world = World::hard_of_hearing("shop");
+    world.call("pay", "http://other.example/?200:5").await.unwrap();
+    world.trip("pay", "pay.example").await;
+    let url = world.show().await;
+    let Some(chrome) = Chrome::start().await else { return };
+    chrome.resize(1280, 900, "light").await;
+    chrome.open(&url).await;
+    chrome.sees(".tile.is-open .state", "open").await;
+    chrome.sees(".tile.is-closed", "since the start").await;
+    let all = chrome.texts(".tile.is-open").await;
+    assert!(!all.is_empty() && all.iter().all(|text| !text.contains("since")), "{all:?}");
+    assert_content(&chrome).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn figures_begin_anew_when_they_are_reset() {
     let mut world = World::new("shop");
     for n in 0..3 {
