@@ -100,13 +100,15 @@ fn a_short_run_has_every_row_and_every_figure() {
     }
     assert!(report["memory"].as_array().is_some_and(|held| held.len() > 15));
     assert!(report["loopback"]["requests_ratio"]["median"].is_number());
+    assert!(report["loopback"]["watched"]["p99_ratio"]["median"].is_number());
     assert!(report["targets"].as_array().is_some_and(|targets| targets.len() == 18));
 
     // A NaN or an infinity would be null, and is found above; what takes time takes some.
     let mut figures = Vec::new();
     numbers("", &report, &mut figures);
     for (at, figure) in figures.iter().filter(|(at, _)| !at.starts_with(".targets")) {
-        let may_be_none = at.ends_with("allocs") || at.ends_with("bytes");
+        let may_be_none =
+            ["allocs", "bytes", "stored", "dropped"].iter().any(|it| at.ends_with(it));
         assert!(*figure > 0.0 || may_be_none && *figure == 0.0, "{at} is {figure}");
     }
 }

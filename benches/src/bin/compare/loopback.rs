@@ -16,12 +16,12 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use portcullis::{Stack, breaker::Window, clock};
+use portcullis::{Stack, breaker::Window, clock, sqlite::SqliteStore, trace::Recorder};
 use serde::Serialize;
 use tokio::{net::TcpListener, runtime, task::JoinSet};
 use tower::{Layer, Service, ServiceExt};
 
-use crate::{peers, stats};
+use crate::{peers, rows::metrics, stats};
 
 pub(crate) const GROUP: &str = "loopback";
 const CONNECTIONS: usize = 32;
@@ -41,12 +41,25 @@ pub(crate) struct Loopback {
     pub(crate) requests_ratio: Ratio,
     /// Ours' 99th percentile by the bare client's of the same pair.
     pub(crate) p99_ratio: Ratio,
+    /// Ours with its traces stored and its events counted.
+    pub(crate) watched: Watched,
     pub(crate) peer: &'static str,
     /// Its last run.
     pub(crate) peer_load: Load,
     pub(crate) peer_requests_ratio: f64,
     /// Requests it had seen by the end.
     pub(crate) peer_window: u64,
+}
+
+/// The stack with an SQLite store and metrics, beside the stack without, in pairs of their own.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Watched {
+    pub(crate) load: Load,
+    pub(crate) requests_ratio: Ratio,
+    pub(crate) p99_ratio: Ratio,
+    /// Traces that were stored, and those that found no room on their way.
+    pub(crate) stored: u64,
+    pub(crate) dropped: u64,
 }
 
 /// The median of many ratios, and where it lies with 95 %.
@@ -71,7 +84,7 @@ type Requests = Request<Full<Bytes>>;
 /// Takes about `seconds` / 2.
 pub(crate) fn measure(seconds: u32) -> Loopback {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let run = Duration::from_secs(seconds.into()) / 120;
+    let run = Duration::from_secs(seconds.into()) / 180;
     runtime.expect("a runtime").block_on(in_pairs(run))
 }
 
@@ -83,18 +96,8 @@ async fn in_pairs(run: Duration) -> Loopback {
     let stack = Stack::production("bench").limit(|limit| limit.rate(RATE, SECOND).burst(BURST));
     let ours = stack.build().expect("valid").layer(client());
 
-    load(&bare, &uri, run).await;
-    load(&ours, &uri, run).await;
-    let mut pairs = Vec::with_capacity(PAIRS);
-    for nth in 0..PAIRS {
-        pairs.push(if nth % 2 == 0 {
-            let bare = load(&bare, &uri, run).await;
-            (bare, load(&ours, &uri, run).await)
-        } else {
-            let ours = load(&ours, &uri, run).await;
-            (load(&bare, &uri, run).await, ours)
-        });
-    }
+    let pairs = pairs(&bare, &ours, &uri, run).await;
+    let watched = watched(&ours, &uri, run).await;
 
     let minute = Window::Time(Duration::from_secs(60));
     let peer = peers::resilience_broken(minute, client());
@@ -104,23 +107,80 @@ async fn in_pairs(run: Duration) -> Loopback {
     }
     let peer_load = peer_runs[PEER_RUNS - 1];
 
-    let each = |of: fn(&(Load, Load)) -> f64| pairs.iter().map(of).collect::<Vec<f64>>();
+    let [requests_ratio, p99_ratio] = ratios(&pairs);
     let (bare, ours) =
         (Load::median(pairs.iter().map(|p| p.0)), Load::median(pairs.iter().map(|p| p.1)));
     Loopback {
         connections: CONNECTIONS,
         pairs: PAIRS,
         seconds_per_run: run.as_secs_f64(),
-        requests_ratio: Ratio::of(&each(|(bare, ours)| {
-            ours.requests_per_second / bare.requests_per_second
-        })),
-        p99_ratio: Ratio::of(&each(|(bare, ours)| ours.p99_micros / bare.p99_micros)),
+        requests_ratio,
+        p99_ratio,
+        watched,
         peer: "tower-resilience, breaker alone, time window of 60 s",
         peer_requests_ratio: peer_load.requests_per_second / bare.requests_per_second,
         peer_load,
         peer_window: peer_runs.iter().map(|run| run.requests).sum(),
         bare,
         ours,
+    }
+}
+
+/// The one and the other in turns, after a run of each that does not count.
+async fn pairs<S, T, B, C>(one: &S, other: &T, uri: &Uri, run: Duration) -> Vec<(Load, Load)>
+where
+    S: Service<Requests, Response = Response<B>, Error: std::fmt::Debug, Future: Send>,
+    S: Clone + Send + 'static,
+    B: Body<Data: Send, Error: std::fmt::Debug> + Send + 'static,
+    T: Service<Requests, Response = Response<C>, Error: std::fmt::Debug, Future: Send>,
+    T: Clone + Send + 'static,
+    C: Body<Data: Send, Error: std::fmt::Debug> + Send + 'static,
+{
+    load(one, uri, run).await;
+    load(other, uri, run).await;
+    let mut pairs = Vec::with_capacity(PAIRS);
+    for nth in 0..PAIRS {
+        pairs.push(if nth % 2 == 0 {
+            let one = load(one, uri, run).await;
+            (one, load(other, uri, run).await)
+        } else {
+            let other = load(other, uri, run).await;
+            (load(one, uri, run).await, other)
+        });
+    }
+    pairs
+}
+
+/// The other's requests per second and its 99th percentile by those of the one in the same pair.
+fn ratios(pairs: &[(Load, Load)]) -> [Ratio; 2] {
+    let each = |of: fn(&Load) -> f64| {
+        Ratio::of(&pairs.iter().map(|(one, other)| of(other) / of(one)).collect::<Vec<f64>>())
+    };
+    [each(|load| load.requests_per_second), each(|load| load.p99_micros)]
+}
+
+/// The stack beside one whose traces, a tenth of all, go into a file and whose events become metrics.
+async fn watched<S, B>(plain: &S, uri: &Uri, run: Duration) -> Watched
+where
+    S: Service<Requests, Response = Response<B>, Error: std::fmt::Debug, Future: Send>,
+    S: Clone + Send + 'static,
+    B: Body<Data: Send, Error: std::fmt::Debug> + Send + 'static,
+{
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = SqliteStore::builder(folder.path().join("traces.db")).build().expect("a store");
+    let recorder = Recorder::builder().store(store).build().expect("valid");
+    let stack = Stack::production("bench").limit(|limit| limit.rate(RATE, SECOND).burst(BURST));
+    let stack = stack.recorder(&recorder).observe(metrics()).build().expect("valid");
+    let pairs = pairs(plain, &stack.layer(client()), uri, run).await;
+    recorder.shutdown().await;
+    let counts = recorder.counts();
+    let [requests_ratio, p99_ratio] = ratios(&pairs);
+    Watched {
+        load: Load::median(pairs.iter().map(|p| p.1)),
+        requests_ratio,
+        p99_ratio,
+        stored: counts.stored,
+        dropped: counts.dropped_successes + counts.dropped_others,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    loopback::{Loopback, Ratio},
+    loopback::{Loopback, Ratio, Watched},
     memory::Held,
     report::{Machine, Report, Row},
     table::{Table, number, ratio},
@@ -159,6 +159,13 @@ impl fmt::Display for Loopback {
         row("bare client", bare.requests_per_second, bare.p99_micros, String::new());
         let by = format!("requests/s {}, p99 {}", self.requests_ratio, self.p99_ratio);
         row("the same in the ready-made stack", ours.requests_per_second, ours.p99_micros, by);
+        let Watched { load, requests_ratio, p99_ratio, stored, dropped } = self.watched;
+        let by = format!(
+            "by the stack's without, requests/s {requests_ratio}, p99 {p99_ratio}; {} stored, {} dropped",
+            number(stored as f64),
+            number(dropped as f64)
+        );
+        row("with an SQLite store and metrics", load.requests_per_second, load.p99_micros, by);
         let by = format!(
             "requests/s {}, once it has seen {} requests",
             ratio(self.peer_requests_ratio),

@@ -56,7 +56,7 @@ pub(super) fn plans() -> Vec<Plan> {
 }
 
 /// Metrics of the SDK's, collected once a minute and exported nowhere.
-fn metrics() -> Metrics {
+pub(crate) fn metrics() -> Metrics {
     let provider =
         SdkMeterProvider::builder().with_reader(PeriodicReader::builder(Nowhere).build()).build();
     let metrics = Metrics::new(&provider);
