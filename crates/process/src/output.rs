@@ -2,6 +2,8 @@
 
 use std::{fmt, process::ExitStatus, time::Duration};
 
+use portcullis_core::ProcessStage;
+
 use crate::Captured;
 
 /// What a process answered: how it exited, and what it put out.
@@ -46,6 +48,13 @@ impl Exit {
     #[must_use]
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Code(0))
+    }
+
+    pub(crate) const fn stage(self) -> ProcessStage {
+        match self {
+            Self::Code(code) => ProcessStage::Exited(code),
+            Self::Signal(signal) => ProcessStage::Signalled(signal),
+        }
     }
 }
 

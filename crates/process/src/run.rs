@@ -34,12 +34,13 @@ pub(crate) async fn run(
         teller.tell(ProcessStage::NotStarted);
         ProcessError::start(name, error)
     })?;
-    let life = teller.started();
+    let mut life = teller.started();
     // Dropped before what tells of it: when that says that the process was killed, it was.
     let mut child = child;
-    let mut stdout = Capture::new(config.stdout_limit, &life.teller().stdout);
-    let mut stderr = Capture::new(config.stderr_limit, &life.teller().stderr);
-    let exit = match talk(name, config, &mut child, stdin, &mut stdout, &mut stderr).await {
+    let mut stdout = Capture::new(config.stdout_limit, &life.teller.stdout);
+    let mut stderr = Capture::new(config.stderr_limit, &life.teller.stderr);
+    let seen = &mut life.exit;
+    let exit = match talk(name, config, &mut child, stdin, &mut stdout, &mut stderr, seen).await {
         Ok(exit) => exit,
         Err(error) => {
             drop(child);
@@ -48,15 +49,12 @@ pub(crate) async fn run(
         }
     };
     let (stdout, stderr) = (stdout.finish(), stderr.finish());
-    let elapsed = life.ended(match exit {
-        Exit::Code(code) => ProcessStage::Exited(code),
-        Exit::Signal(signal) => ProcessStage::Signalled(signal),
-    });
+    let elapsed = life.ended(exit.stage());
     Ok(Output { exit, stdout, stderr, elapsed, value: None })
 }
 
 /// Gives a process its input and takes what it puts out, all at once: a process that waits for one of
-/// its pipes would not get on with the others.
+/// its pipes would not get on with the others. How it exited is `seen` as soon as it has.
 async fn talk(
     name: &Arc<str>,
     config: &ProcessConfig,
@@ -64,6 +62,7 @@ async fn talk(
     input: Bytes,
     stdout: &mut Capture<'_>,
     stderr: &mut Capture<'_>,
+    seen: &mut Option<Exit>,
 ) -> Result<Exit, ProcessError> {
     let Parts { stdin, stdout: out, stderr: err, mut waiting } = child.parts();
     let fault = |fault| move |error: io::Error| ProcessError::new(name, fault, error);
@@ -98,6 +97,7 @@ async fn talk(
         // It closed its pipes and goes on.
         None => waiting.wait().await,
         Some(exited) => {
+            *seen = exited.as_ref().ok().copied();
             linger(config.linger, pipes).await?;
             exited
         }

@@ -10,7 +10,7 @@ use portcullis_core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::Output;
+use crate::{Exit, Output};
 
 /// Tells of one process, in the scope of the call that it is run for.
 pub(crate) struct Teller<'a> {
@@ -22,9 +22,11 @@ pub(crate) struct Teller<'a> {
     pub(crate) stderr: AtomicU64,
 }
 
-/// A process that was started. Dropped before its [end](Self::ended), it was killed.
+/// A process that was started. Dropped before its [end](Self::ended), it was killed, unless it had exited.
 pub(crate) struct Life<'a> {
-    teller: Teller<'a>,
+    pub(crate) teller: Teller<'a>,
+    /// How it exited, once it has; its pipes may be held open beyond that.
+    pub(crate) exit: Option<Exit>,
     is_over: bool,
 }
 
@@ -63,17 +65,13 @@ impl<'a> Teller<'a> {
 
     pub(crate) fn started(self) -> Life<'a> {
         self.tell(ProcessStage::Started);
-        Life { teller: self, is_over: false }
+        Life { teller: self, exit: None, is_over: false }
     }
 }
 
 // ===== impl Life =====
 
-impl<'a> Life<'a> {
-    pub(crate) fn teller(&self) -> &Teller<'a> {
-        &self.teller
-    }
-
+impl Life<'_> {
     /// Tells how it ended, and says how long it ran.
     pub(crate) fn ended(mut self, stage: ProcessStage) -> Duration {
         self.is_over = true;
@@ -84,6 +82,10 @@ impl<'a> Life<'a> {
 impl Drop for Life<'_> {
     fn drop(&mut self) {
         if self.is_over {
+            return;
+        }
+        if let Some(exit) = self.exit {
+            self.teller.tell(exit.stage());
             return;
         }
         let late = call::is_expired() || self.teller.call.is_overdue(clock::now());

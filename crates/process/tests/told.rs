@@ -6,9 +6,12 @@ use std::{sync::Arc, time::Duration};
 use portcullis_core::{
     Event, LayerKind, Observer, Outcome, ProcessFault, ProcessStage, What, sync::Mutex,
 };
-use portcullis_process::{Invocation, Overflow, Process, ProcessBuilder, ProcessClassifier};
+use portcullis_process::{
+    Invocation, Overflow, Process, ProcessBuilder, ProcessClassifier, ProcessConfig,
+};
 use portcullis_timeout::TimeoutLayer;
 use portcullis_trace::{Query, Recorder, TraceLayer};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use tower::{Layer, ServiceExt};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -117,4 +120,43 @@ async fn a_trace_says_how_a_process_exited_and_what_it_put_out() {
     let (kind, whys) = run("exec sleep 600").await;
     assert_eq!(kind.as_deref(), Some("timeout"));
     assert!(whys[1].starts_with("killed, for its time was up after 1"), "{whys:?}");
+}
+
+#[tokio::test]
+async fn one_that_has_exited_was_not_killed_though_its_call_is_dropped_while_its_pipes_are_held() {
+    let (ear, folder) = (Ear::default(), tempdir());
+    let number = folder.join("number");
+    let mut config = ProcessConfig::default();
+    config.linger = SECOND * 600;
+    // What it leaves behind holds its pipes, and is in its process group.
+    let tool = sh(r#"sleep 600 & echo $$ >"$1.new"; mv "$1.new" "$1"; exit 3"#, &ear);
+    let tool = tool.config(config).build().unwrap();
+    let call = tokio::spawn(tool.oneshot(Invocation::new().arg(number.clone())));
+
+    let group = async {
+        loop {
+            let text = std::fs::read_to_string(&number).unwrap_or_default();
+            if let Some(group) = text.trim().parse().ok().and_then(Pid::from_raw) {
+                // Once nobody has the number any more, its exit was seen.
+                if test_kill_process(group).is_err() {
+                    return group;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let group = tokio::time::timeout(SECOND * 20, group).await.unwrap();
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    kill_process_group(group, Signal::KILL).unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(ear.heard(), [STARTED, (ProcessStage::Exited(3), 0, 0)]);
+}
+
+/// A folder of a test's own.
+fn tempdir() -> std::path::PathBuf {
+    let name = format!("portcullis-process-told-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
 }
