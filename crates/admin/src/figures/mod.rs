@@ -10,7 +10,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use portcullis_core::{Event, LayerKind, OnceMap, Phase, Reason, State, What, clock, sync::Mutex};
+use portcullis_core::{
+    Course, Event, LayerKind, OnceMap, Phase, Reason, State, What, clock, sync::Mutex,
+};
 
 use self::{breaker::Breaker, target::Target};
 pub(crate) use self::{breaker::Spark, target::Figures as OfTarget};
@@ -97,6 +99,8 @@ impl Figures {
                     ..
                 },
             ) => target().not_followed(&outcome),
+            // Left between two requests: of the last one is told already.
+            (LayerKind::Poll, What::Polled { course: Course::Left { .. }, .. }) => return false,
             // With 0 it is what the first answer said.
             (LayerKind::Poll, What::Polled { polls: 1.., .. }) => target().polled(),
             (LayerKind::Timeout, What::TimedOut { .. }) => target().timed_out(),

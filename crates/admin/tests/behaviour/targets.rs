@@ -173,8 +173,10 @@ async fn names_and_errors_without_end_are_counted_together() {
 #[tokio::test(start_paused = true)]
 async fn polls_are_those_that_asked() {
     let admin = Admin::builder().build().unwrap();
-    for polls in 0..3 {
-        let course = Course::Ended { outcome: Outcome::Success };
+    let ended = Course::Ended { outcome: Outcome::Success };
+    // It was waited after the second, and given up.
+    let left = Course::Left { outcome: Outcome::Cancelled };
+    for (polls, course) in [(0, ended), (1, ended), (2, ended), (2, left)] {
         let polled = What::Polled { polls, elapsed: Duration::ZERO, course };
         tell(&admin, LayerKind::Poll, "jobs", None, polled);
     }
