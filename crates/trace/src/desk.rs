@@ -6,7 +6,12 @@
 //! [shared](Sheet::share): then that goes into a second buffer behind a lock, and the two are joined when
 //! the future is done.
 
-use std::{any::Any, fmt, mem, sync::Arc};
+use std::{
+    any::Any,
+    fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use portcullis_core::{
     Call, Completion, End, Notes, Record, Refusal, Rejection, Sheet, SpanId, Ticket, TraceContext,
@@ -131,12 +136,14 @@ impl Drop for Writing {
     }
 }
 
-/// The client panicked before there was a future: the call was begun, and has to end.
+/// There was a panic before there was a future: the call was begun, and has to end.
 #[cold]
 fn cut_short(rest: Result<Box<Buffer>, Arc<Live>>) {
     let live = rest.map_or_else(|live| live, put_back);
     let (call, started) = (Call::current().with_record(live.clone()), live.head().started);
-    drop(Completion::new(live, Ticket::default(), call, started));
+    let ended = Completion::new(live, Ticket::default(), call, started);
+    // It may have been an observer that panicked, and does so again: twice at once would be an abort.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
 }
 
 fn put_back(mut buffer: Box<Buffer>) -> Arc<Live> {

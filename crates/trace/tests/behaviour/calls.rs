@@ -409,3 +409,14 @@ async fn a_trace_that_came_over_the_wire_is_continued() {
     assert_eq!(traces[0].span, seen[0].0.span_id);
     assert_eq!(recorder.store().get(TraceId::new(77).unwrap()).unwrap().len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_does_so_to_the_call_and_no_more() {
+    let recorder = recorder();
+    let observer = |_: &Event<'_>| panic!("a defect of the observer's");
+    let trace = TraceLayer::builder("search").recorder(&recorder).observe(observer).build();
+    let mut service =
+        trace.unwrap().layer(ScriptedService::<(), u16>::new(Script::repeat(Step::Ok(1))));
+    tokio::spawn(async move { send(&mut service, ()).await }).await.unwrap_err();
+    assert_eq!(one(&recorder).await.status, Status::Cancelled);
+}
