@@ -77,6 +77,8 @@ pin_project! {
         Waiting { next: Option<N>, delay: Duration },
         // Its time has come, and the inner service is not ready.
         Readying { next: Option<N>, since: Instant },
+        // The next request is being made: what is left of it should that panic.
+        Making,
         Over,
     }
 }
@@ -200,7 +202,6 @@ where
             return None;
         };
         let (next, since) = (next.take(), *since);
-        // Should making the request panic, nothing is left to go on with.
         this.state.set(State::Over);
         let next = match ready {
             Some(Err(error)) => {
@@ -218,6 +219,7 @@ where
         so_far.polls = so_far.polls.saturating_add(1);
         arm(this.timer, so_far.until);
         let Next { request, operation, .. } = next;
+        this.state.set(State::Making);
         let future = so_far.poll_call().enter(now, || this.service.call(request));
         this.state.set(State::Asking { future, operation: Some(operation) });
         None
@@ -261,6 +263,7 @@ where
                 look.clear();
                 true
             }
+            StateProj::Making => true,
             StateProj::Waiting { .. } | StateProj::Readying { .. } => false,
         };
         let so_far = this.operation;
@@ -350,7 +353,9 @@ where
                     progress.made_progress();
                     self.as_mut().after_readiness(ready)
                 }
-                StateProj::Over => panic!("a response future was polled after it was ready"),
+                StateProj::Making | StateProj::Over => {
+                    panic!("a response future was polled after it was ready")
+                }
             };
             if let Some(error) = ended {
                 return Poll::Ready(Err(error));
@@ -370,6 +375,7 @@ where
             State::Looking { .. } => "looking",
             State::Waiting { .. } => "waiting",
             State::Readying { .. } => "readying",
+            State::Making => "making",
             State::Over => "over",
         };
         f.debug_struct("ResponseFuture")

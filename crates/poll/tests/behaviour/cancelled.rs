@@ -1,9 +1,14 @@
 //! Callers that give up, at every stage.
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Poll,
+    time::Duration,
+};
 
 use portcullis_core::{Course, Outcome, call, clock, follow_async};
-use portcullis_testkit::{Leave, Step, call as send, give_up};
+use portcullis_testkit::{Leave, ScriptedService, Step, call as send, give_up};
 use portcullis_timeout::TimeoutLayer;
 use tokio::time::sleep;
 use tower_layer::Layer;
@@ -95,4 +100,24 @@ async fn dropped_while_it_waits_it_was_left_and_dropped_while_it_asks_it_ended()
         let course = if left { Course::Left { outcome } } else { Course::Ended { outcome } };
         assert_eq!(ear.heard().last(), Some(&(polls, after, course)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_panics_when_it_is_asked_on_ends_the_operation() {
+    let ear = Ear::default();
+    let inner = ScriptedService::respond_with(|_: &'static str, number| {
+        assert_eq!(number, 0, "the client is broken");
+        at(10)
+    });
+    let layer = builder(crate::fakes::to_the_end()).observe(ear.clone()).build().unwrap();
+    let mut service = layer.layer(inner);
+    let mut call = Box::pin(send(&mut service, "start"));
+    let panicked = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(cx).is_pending()));
+        if matches!(polled, Ok(true)) { Poll::Pending } else { Poll::Ready(polled.is_err()) }
+    });
+    assert!(panicked.await);
+    drop(call);
+    let outcome = Outcome::Cancelled;
+    assert_eq!(ear.heard()[1..], [(1, SECOND, Course::Ended { outcome })]);
 }
