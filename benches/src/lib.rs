@@ -2,4 +2,5 @@
 //! beside peers.
 
 pub mod inner;
+pub mod observed;
 pub mod scenario;

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use portcullis::{
-    ByClone, Error, HttpStack, Stack,
+    ByClone, Error, Stack, StackBuilder,
     breaker::{BreakerLayer, Window},
     clock,
     ratelimit::RateLimitLayer,
@@ -24,7 +24,10 @@ use portcullis::{
 };
 use tower::{Layer, Service, ServiceBuilder};
 
-use crate::inner::{Answers, AtOnce, PendingOnce, call};
+use crate::{
+    inner::{Answers, AtOnce, PendingOnce, call},
+    observed::{measured, metrics},
+};
 
 /// A limit that never runs out here.
 pub const LIMIT: Duration = Duration::from_secs(30);
@@ -68,8 +71,19 @@ pub fn all() -> Vec<Scenario> {
         scenario("stack of four", || calls(stack(AtOnce))),
         scenario("stack of four, pending once", || calls(stack(PendingOnce))),
         scenario("stack of five", || calls(trace(0.0).layer(stack(AtOnce)))),
+        scenario("stack of five, with metrics", || {
+            let metrics = metrics();
+            let trace = TraceLayer::builder("bench").recorder(&recorder(0.0));
+            let trace = trace.observe(metrics.clone()).build().expect("valid");
+            calls(trace.layer(measured(AtOnce, &metrics)))
+        }),
         scenario("ready-made stack over http, to the end of the body", || {
-            let mut service = http_stack().layer(http_client());
+            let mut service = http_stack().build().expect("valid").layer(http_client());
+            Box::new(move || exchange(&mut service))
+        }),
+        scenario("ready-made stack over http, with metrics", || {
+            let stack = http_stack().observe(metrics()).build().expect("valid");
+            let mut service = stack.layer(http_client());
             Box::new(move || exchange(&mut service))
         }),
     ]
@@ -189,14 +203,11 @@ pub fn http_client() -> Answers<fn() -> Answer> {
     Answers(|| Response::new(Full::new(Bytes::from_static(b"an answer"))))
 }
 
-/// The ready-made stack, whose limit is not reached and which keeps no trace.
-#[must_use]
-pub fn http_stack() -> HttpStack {
+/// The ready-made stack in the making, whose limit is not reached and which keeps no trace.
+pub fn http_stack() -> StackBuilder {
     Stack::production("bench")
         .recorder(&recorder(0.0))
         .limit(|limit| limit.rate(RATE, SECOND).burst(BURST))
-        .build()
-        .expect("valid")
 }
 
 /// Makes a request with headers and a body, and reads what comes back to the end of its body.

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use benches::scenario::{BURST, RATE, SECOND};
+use benches::{
+    observed::metrics,
+    scenario::{BURST, RATE, SECOND},
+};
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body::Body;
@@ -21,7 +24,7 @@ use serde::Serialize;
 use tokio::{net::TcpListener, runtime, task::JoinSet};
 use tower::{Layer, Service, ServiceExt};
 
-use crate::{peers, rows::metrics, stats};
+use crate::{peers, stats};
 
 pub(crate) const GROUP: &str = "loopback";
 const CONNECTIONS: usize = 32;

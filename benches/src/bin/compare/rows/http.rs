@@ -21,7 +21,7 @@ pub(crate) const NO_STACK: &str = "no stack";
 pub(super) fn plans() -> Vec<Plan> {
     vec![Plan::new(GROUP, "request to the end of the body", |_| {
         Contest::new(
-            exchanges("ours", http_stack().layer(http_client())),
+            exchanges("ours", http_stack().build().expect("valid").layer(http_client())),
             [
                 exchanges(NO_STACK, http_client()),
                 // It sees the head only, and tells the server nothing.

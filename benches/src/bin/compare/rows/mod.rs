@@ -10,7 +10,7 @@ mod stacks;
 mod traces;
 mod windows;
 
-pub(crate) use self::{http::NO_STACK, observed::metrics};
+pub(crate) use self::http::NO_STACK;
 use crate::measure::{Contest, Effort};
 
 /// A row, or a few with the same name, that can be made.
